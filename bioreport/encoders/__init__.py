@@ -1,0 +1,1 @@
+"""Frozen signal encoders, one file a published architecture."""
