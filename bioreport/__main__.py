@@ -1,0 +1,7 @@
+"""``python -m bioreport``."""
+
+import sys
+
+from bioreport.cli import main
+
+sys.exit(main())

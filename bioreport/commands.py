@@ -1,0 +1,249 @@
+"""What each command of the command line does."""
+
+import argparse
+import logging
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from bioreport.errors import InputError
+from bioreport.files import write_atomically
+
+if TYPE_CHECKING:
+    from bioreport.evidence import Evidence
+    from bioreport.pipeline import ReportPipeline
+    from bioreport.recording import Recording
+    from bioreport.report import Report
+    from bioreport.stages import Stages
+
+
+def _say(options: argparse.Namespace, text: str, *, only_verbose: bool = False) -> None:
+    if not options.quiet and (options.verbose or not only_verbose):
+        tqdm.write(text, file=sys.stderr)
+
+
+def _fail(error: InputError) -> None:
+    tqdm.write(f"bioreport: {error}", file=sys.stderr)
+
+
+def _quiet_libraries(options: argparse.Namespace) -> None:
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR, format="%(message)s")
+    for noisy in ("transformers", "mne", "urllib3", "filelock", "huggingface_hub"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+
+
+def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Write one report a file, or one of all with ``--together``."""
+    from bioreport.prompts import SECTIONS
+
+    sections = None
+    if options.sections is not None:
+        by_fold = {name.casefold(): name for name in SECTIONS}
+        sections = []
+        for given in options.sections.split(","):
+            if given.strip().casefold() not in by_fold:
+                parser.error(f"unknown section {given.strip()!r}; known are: {', '.join(SECTIONS)}")
+            sections.append(by_fold[given.strip().casefold()])
+    groups: list[tuple[Path, ...]] = [tuple(options.files)] if options.together else [(f,) for f in options.files]
+    targets, form = _targets(options, groups, parser)
+    history = _history(options.history)
+    temperature = options.temperature if options.temperature is not None else 0.0 if options.seed is None else 0.7
+    _quiet_libraries(options)
+
+    from bioreport.pipeline import ReportPipeline
+    from bioreport.stages import Stages
+
+    pipeline = ReportPipeline.from_pretrained(
+        options.model, llm=options.llm, device=options.device, dtype=options.dtype
+    )
+    failed = 0
+    waiting: list[tuple[Path | None, list[Evidence], Stages]] = []
+
+    def write_waiting() -> int:
+        if not waiting:
+            return 0
+        reports = pipeline.write(
+            [evidence for _, evidence, _ in waiting], [history] * len(waiting), sections,
+            signal=options.signal, temperature=temperature, seed=options.seed,
+            stages=[stages for _, _, stages in waiting],
+        )
+        lost = 0
+        for (target, _, stages), report in zip(waiting, reports, strict=True):
+            try:
+                _deliver(options, target, form, report, stages)
+            except InputError as error:
+                _fail(error)
+                lost += 1
+        waiting.clear()
+        return lost
+
+    bar = tqdm(groups, disable=options.quiet or len(groups) == 1, unit="report", file=sys.stderr)
+    for group, target in zip(bar, targets, strict=True):
+        stages = Stages()
+        try:
+            evidence = _read_group(pipeline, group, options, stages)
+        except InputError as error:
+            _fail(error)
+            failed += 1
+            continue
+        waiting.append((target, evidence, stages))
+        if len(waiting) == options.batch_size:
+            failed += write_waiting()
+    failed += write_waiting()
+    if options.verbose:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        _say(options, f"peak memory {peak:.0f} MiB")
+    return 1 if failed else 0
+
+
+def _read_group(
+    pipeline: "ReportPipeline", group: tuple[Path, ...], options: argparse.Namespace, stages: "Stages"
+) -> "list[Evidence]":
+    from bioreport.recording import open_recording
+
+    recordings = []
+    for path in group:
+        with stages("open"):
+            recording = open_recording(path)
+        for line in _mapping_lines(recording):
+            _say(options, line, only_verbose=True)
+        recordings.append(recording)
+    return pipeline.read(
+        tuple(recordings), line_frequency=options.line_frequency, signal=options.signal, stages=stages
+    )
+
+
+def _mapping_lines(recording: "Recording") -> list[str]:
+    lines = [f"{recording.path.name}: {len(recording.names)} channels, {recording.sfreq:g} Hz, "
+             f"{recording.duration_seconds:.1f} s"]
+    return lines + [f"  {label} -> {name}" for label, name in recording.mapping.items()]
+
+
+def _deliver(
+    options: argparse.Namespace, target: Path | None, form: str, report: "Report", stages: "Stages"
+) -> None:
+    text = report.render(form)
+    if target is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        write_atomically(target, text)
+    for warning in report.warnings:
+        _say(options, f"{report.file}: {warning}")
+    signal = sum(stages.seconds.get(name, 0.0) for name in ("mains", "preprocess", "measure", "encode"))
+    times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in stages.seconds.items())
+    _say(options, f"{report.file}: {report.duration_seconds / max(signal, 1e-9):.0f} × real time to tokens; {times}",
+         only_verbose=True)
+
+
+def _history(given: str | None) -> str | None:
+    if given is None or not given.startswith("@"):
+        return given
+    path = Path(given[1:])
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, "cannot be read as a UTF-8 text", "give a readable text file after --history @") from error
+
+
+def _targets(
+    options: argparse.Namespace, groups: list[tuple[Path, ...]], parser: argparse.ArgumentParser
+) -> tuple[list[Path | None], str]:
+    """Where each report goes, and in which form."""
+    endings = {".md": "md", ".json": "json", ".html": "html"}
+    output = options.output
+    if output is None:
+        if len(groups) > 1:
+            parser.error("several reports need -o DIR (or --together for one report of all)")
+        return [None], options.format or "md"
+    path = Path(output)
+    is_folder = len(groups) > 1 or path.is_dir() or output.endswith("/")
+    if not is_folder:
+        return [path], options.format or endings.get(path.suffix.lower(), "md")
+    if path.exists() and not path.is_dir():
+        parser.error(f"-o {output} is a file; several reports need a folder")
+    form = options.format or "md"
+    targets: list[Path | None] = [path / f"{group[0].stem}.{form}" for group in groups]
+    for target in targets:
+        if targets.count(target) > 1:
+            parser.error(f"two inputs would both write {target}; give them in two calls with different -o")
+    return targets, form
+
+
+def encode(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Tokens of a manifest's recordings, kept for training."""
+    _quiet_libraries(options)
+    from bioreport.bundle import load_bundle
+    from bioreport.manifest import read_manifest
+    from bioreport.tokens import encode_manifest
+
+    bundle = load_bundle(options.model, llm=options.llm, device=options.device, dtype=options.dtype)
+    entries = read_manifest(options.manifest)
+    errors = encode_manifest(entries, bundle, options.output, progress=not options.quiet)
+    for error in errors:
+        tqdm.write(f"bioreport: {error}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Train a projector and its special tokens for a frozen LLM."""
+    _quiet_libraries(options)
+    from bioreport.train import train as train_projector
+
+    train_projector(
+        options.manifest, llm=options.llm, projector=options.projector, out=options.output,
+        encoder_bundle=options.model, epochs=options.epochs, batch_size=options.batch_size, lr=options.lr,
+        max_steps=options.max_steps, save_every=options.save_every, seed=options.seed, device=options.device,
+        dtype=options.dtype, resume=not options.no_resume, progress=not options.quiet,
+    )
+    return 0
+
+
+def evaluate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Metrics of reports against the manifest's truth."""
+    from bioreport.evaluate import evaluate as compare
+    from bioreport.evaluate import render
+
+    metrics = compare(options.manifest, options.reports)
+    print(render(metrics, options.format))
+    return 0
+
+
+def simulate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Simulated recordings, their truth and their reports."""
+    _quiet_libraries(options)
+    from bioreport.simulate import simulate_corpus
+
+    start = time.perf_counter()
+    manifest = simulate_corpus(
+        options.count, options.seed, options.output, duration_seconds=options.duration, progress=not options.quiet
+    )
+    _say(options, f"{manifest}: {options.count} recordings in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def convert(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Published weights to a bundle."""
+    _quiet_libraries(options)
+    from bioreport.convert import convert as convert_weights
+
+    written = convert_weights(options.kind, options.file, options.output, llm=options.llm)
+    _say(options, f"{written}: written")
+    return 0
+
+
+def doctor(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """What is installed, what is missing, and the command that adds it."""
+    from bioreport.doctor import examine
+
+    lines, complete = examine()
+    print("\n".join(lines))
+    return 0 if complete else 1

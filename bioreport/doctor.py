@@ -1,0 +1,79 @@
+"""What is installed, what is missing, and the command that would add it."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+# distribution, module, what it is for, command that adds it
+REQUIRED = (
+    ("torch", "torch", "tensors", "pip install 'torch>=2.11,<2.14'"),
+    ("transformers", "transformers", "the language model", "pip install 'transformers>=5,<6'"),
+    ("numpy", "numpy", "arrays", "pip install numpy"),
+    ("scipy", "scipy", "spectra", "pip install scipy"),
+    ("mne", "mne", "reading EEG", "pip install mne"),
+    ("edfio", "edfio", "writing EDF", "pip install edfio"),
+    ("wfdb", "wfdb", "reading ECG", "pip install wfdb"),
+    ("safetensors", "safetensors", "weights", "pip install safetensors"),
+    ("nvtx", "nvtx", "profiling ranges", "pip install nvtx"),
+)
+OPTIONAL = (
+    ("triton", "triton", "GPU kernels", "pip install triton  (Linux)"),
+    ("flash-attn", "flash_attn", "faster LLM attention on GPU", "pip install 'bioreport[flash]'"),
+    ("peft", "peft", "LoRA", "pip install 'bioreport[train]'"),
+    ("accelerate", "accelerate", "training on several devices", "pip install 'bioreport[train]'"),
+)
+
+
+def examine() -> tuple[list[str], bool]:
+    """Lines that say what there is, and whether everything required is there."""
+    import sys
+
+    lines = [f"python {sys.version.split()[0]}"]
+    complete = sys.version_info >= (3, 11)
+    if not complete:
+        lines[0] += ": too old; install Python 3.11 or newer"
+    for required, table in ((True, REQUIRED), (False, OPTIONAL)):
+        for distribution, module, purpose, command in table:
+            found = _version(distribution, module)
+            if found is None:
+                complete &= not required
+                kind = "missing" if required else "not installed (optional)"
+                lines.append(f"{distribution}: {kind}; {purpose}; {command}")
+            else:
+                lines.append(f"{distribution} {found}: {purpose}")
+    lines += _devices()
+    model = _embedded_model()
+    complete &= model is not None
+    lines.append(f"bioreport-tiny: {model or 'missing; reinstall bioreport'}")
+    return lines, complete
+
+
+def _version(distribution: str, module: str) -> str | None:
+    try:
+        import_module(module)
+        return version(distribution)
+    except (ImportError, PackageNotFoundError):
+        return None
+
+
+def _devices() -> list[str]:
+    import torch
+
+    lines = [f"cpu: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            lines.append(f"cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB, "
+                         f"sm_{properties.major}{properties.minor}")
+    else:
+        lines.append("cuda: no device; everything runs on the CPU")
+    return lines
+
+
+def _embedded_model() -> str | None:
+    from bioreport.bundle import EMBEDDED
+
+    weights = EMBEDDED / "model.safetensors"
+    if not weights.is_file():
+        return None
+    size = sum(file.stat().st_size for file in EMBEDDED.rglob("*") if file.is_file())
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,163 @@
+"""What a recording gives to a report: epoch tokens, measurements, and the model's findings with their time.
+
+One pass over the signal in constant memory; all that grows is one token and one row of finding scores an epoch.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bioreport.bundle import Bundle
+from bioreport.errors import InputError
+from bioreport.findings import finding_facts
+from bioreport.measurements import Measurer, facts, measured_findings
+from bioreport.preprocess import EpochBatch, LineNoise, detect_line_frequency, stream_epochs
+from bioreport.recording import Recording
+from bioreport.stages import Stages
+from bioreport.statistics import BandPowerStatistics
+from bioreport_kernels import aggregate_epochs
+
+
+@dataclass
+class Evidence:
+    """What one recording shows.
+
+    Attributes
+    ----------
+    file : str
+        Name of the file, without its folder.
+    duration_seconds : float
+        Length of the stored signal in s.
+    channels : tuple of str
+        Canonical names of the channels that were used.
+    tokens : Tensor, shape (epochs, dim), float32
+        One token a 10-s epoch, in the order of time.
+    findings : list of dict
+        Model's and measured findings, in the shape of a report's.
+    measurements : dict
+        See `bioreport.measurements.Measurer.result`.
+    statistics : str
+        Band powers as text, for ``--signal statistics``; empty unless asked for.
+    """
+
+    file: str
+    duration_seconds: float
+    channels: tuple[str, ...]
+    tokens: Tensor
+    findings: list[dict[str, Any]]
+    measurements: dict[str, Any]
+    statistics: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    def facts(self) -> list[str]:
+        """Short fixed-form sentences for the prompt: what was measured, then what the model found."""
+        model = [finding for finding in self.findings if finding["source"] == "model"]
+        return facts(self.measurements) + finding_facts(model)
+
+
+@torch.inference_mode()
+def encode_epochs(bundle: Bundle, batch: EpochBatch) -> tuple[Tensor, Tensor]:
+    """Tokens [E, D] of a batch of epochs, and the features' mean of each channel [E, C, D].
+
+    The signal enters in µV/100, as CBraMod was pretrained; ``compat="celm"`` feeds volts/100, as CELM does.
+    """
+    scale = 1e-8 if bundle.compat == "celm" else 1e-2
+    weight = bundle.dtype_of_encoder()
+    epochs, channels, samples = batch.data.shape
+    x = torch.from_numpy(batch.data).to(bundle.device, weight) * scale
+    x = x.view(epochs, channels, samples // 200, 200)
+    channel_mask = torch.from_numpy(batch.channel_mask).to(bundle.device)
+    patch_mask = torch.from_numpy(batch.patch_mask).to(bundle.device)
+    features = bundle.encoder(x, channel_mask, patch_mask)
+    mask = channel_mask[:, :, None] & patch_mask[:, None, :]
+    if bundle.compat == "celm":
+        mask = torch.ones_like(mask)
+    tokens = aggregate_epochs(features, mask)
+    counts = mask.sum(-1, keepdim=True).clamp(min=1)
+    by_channel = (features * mask[..., None]).sum(2) / counts
+    return tokens.float(), by_channel.float()
+
+
+def read_evidence(
+    recording: Recording,
+    bundle: Bundle,
+    *,
+    line_frequency: float | None = None,
+    statistics: bool = False,
+    stages: Stages | None = None,
+) -> Evidence:
+    """Read, filter, encode and measure a recording in one pass.
+
+    Parameters
+    ----------
+    recording : Recording
+    bundle : Bundle
+        Its encoder makes the tokens; its findings head, where it has one, the model's findings.
+    line_frequency : float, optional
+        Mains frequency in Hz (50 or 60) where it is known; else the sidecar's, else detected.
+    statistics : bool
+        Also compute CELM's band-power text.
+
+    Raises
+    ------
+    InputError
+        Where no epoch of the recording can be used.
+    """
+    stages = stages or Stages()
+    spec = bundle.preprocess
+    with stages("mains"):
+        line = detect_line_frequency(recording)
+        if line_frequency is not None:
+            line = replace(line, frequency=line_frequency)
+    measurer = Measurer(recording, spec, line)
+    powers = BandPowerStatistics(spec) if statistics else None
+    batches = stream_epochs(
+        recording, spec, line_frequency=line.frequency, on_raw=measurer.on_raw,
+    )
+    tokens: list[Tensor] = []
+    logits: list[Tensor] = []
+    places: list[Tensor] = []
+    starts: list[np.ndarray] = []
+    usable = 0
+    while True:
+        with stages("preprocess"):
+            batch = next(batches, None)
+        if batch is None:
+            break
+        with stages("measure"):
+            measurer.update(batch)
+            if powers is not None:
+                powers.update(batch)
+        with stages("encode"):
+            token, by_channel = encode_epochs(bundle, batch)
+            if bundle.findings_head is not None:
+                scores, place = bundle.findings_head(token, by_channel)
+                logits.append(scores.cpu())
+                places.append(place.half().cpu())
+        tokens.append(token.cpu())
+        starts.append(batch.start_seconds)
+        usable += int(batch.channel_mask.any(1).sum())
+    if usable == 0:
+        raise InputError(
+            recording.path, "has no usable EEG signal in any epoch",
+            "give a recording in which at least one EEG channel is neither flat nor saturated for 5 s",
+        )
+    measurements = measurer.result()
+    findings = measured_findings(measurements)
+    if bundle.findings_head is not None:
+        findings = bundle.findings_head.findings(
+            torch.cat(logits), torch.cat(places), np.concatenate(starts), spec.epoch_seconds, spec.channels
+        ) + findings
+    return Evidence(
+        file=recording.path.name,
+        duration_seconds=recording.duration_seconds,
+        channels=tuple(measurements["channels_present"]),
+        tokens=torch.cat(tokens),
+        findings=findings,
+        measurements=measurements,
+        statistics=powers.text() if powers is not None else "",
+        warnings=list(dict.fromkeys(recording.warnings)),
+    )

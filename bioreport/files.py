@@ -1,0 +1,88 @@
+"""Writing files so that a reader never sees half of one."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bioreport.errors import InputError
+
+
+def _write_error(path: Path, error: OSError) -> InputError:
+    reason = (error.strerror or type(error).__name__).lower()
+    return InputError(path, f"cannot be written ({reason})", "free space or choose another place with -o")
+
+
+def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write `content` to `path` in one step: the whole new file appears, or the old one stays.
+
+    Parameters
+    ----------
+    path : path-like
+        Missing parent folders are made. A device or pipe is written to directly.
+    content : str or bytes
+        Text is encoded as UTF-8.
+
+    Raises
+    ------
+    InputError
+        Where the disk is full, the folder is read-only, or the like; nothing partial is left.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        if path.exists() and not path.is_file():
+            with open(path, "wb", buffering=0) as device:
+                device.write(data)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+@contextmanager
+def folder_written_atomically(directory: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new folder beside `directory` to fill; on success it takes the place of `directory`.
+
+    On an exception `directory` stays as it was. Raises InputError where the disk refuses.
+    """
+    directory = Path(directory)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    except OSError as error:
+        raise _write_error(directory, error) from error
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        if directory.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.old.", dir=directory.parent))
+            os.replace(directory, old / "content")
+            os.replace(temporary, directory)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, directory)
+    except OSError as error:
+        raise _write_error(directory, error) from error
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,250 @@
+"""From recordings to reports: evidence, prompt, generation, grounding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from bioreport.bundle import Bundle, load_bundle
+from bioreport.errors import InputError
+from bioreport.evidence import Evidence, read_evidence
+from bioreport.generation import generate_sections
+from bioreport.grounding import ground
+from bioreport.prompts import DEFAULT_SECTIONS, SECTIONS, build_prompt, layout_for
+from bioreport.recording import Recording, open_recording
+from bioreport.report import Report
+from bioreport.stages import Stages
+
+Signal = Literal["none", "statistics", "tokens"]
+Source = str | PathLike[str] | Recording
+# one report may rest on several recordings of the same patient
+Item = Source | tuple[Source, ...]
+
+
+@dataclass(frozen=True)
+class PromptParts:
+    """Everything that a prompt says, so that training and generation say it alike."""
+
+    channels: tuple[str, ...]
+    duration_seconds: float
+    facts: list[str]
+    statistics: str = ""
+
+
+def prompt_for(
+    parts: PromptParts, sections: Sequence[str], history: str | None, signal: Signal, bundle: Bundle
+) -> str:
+    """The prompt of one report. ``signal="none"`` leaves out everything that comes from the signal."""
+    known = list(parts.facts) if signal == "tokens" else [parts.statistics] if signal == "statistics" else []
+    return build_prompt(
+        sections,
+        channels=parts.channels,
+        duration_seconds=parts.duration_seconds,
+        history=history,
+        facts=known,
+        style=bundle.prompt_style,
+        compat=bundle.compat,
+        with_signal=signal == "tokens",
+    )
+
+
+class ReportPipeline:
+    """Writes draft reports of EEG recordings.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Encoder, projector, special tokens, LLM; see `from_pretrained`.
+
+    Examples
+    --------
+    >>> pipeline = ReportPipeline.from_pretrained("bioreport-tiny")       # doctest: +SKIP
+    >>> report = pipeline("recording.edf", history="First seizure last week.")   # doctest: +SKIP
+    >>> print(report.to_markdown())                                       # doctest: +SKIP
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_dir: str | PathLike[str] = "bioreport-tiny",
+        *,
+        llm: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> "ReportPipeline":
+        """Load a bundle by name or folder.
+
+        Parameters
+        ----------
+        name_or_dir : str
+            ``"bioreport-tiny"`` (inside the package) or a bundle's folder.
+        llm : str, optional
+            Hub id or folder of the causal LM to use in place of the bundle's.
+        device : {"auto", "cpu", "cuda"}
+        dtype : {"auto", "float32", "bfloat16"}
+
+        Raises
+        ------
+        InputError
+            Where the bundle or its LLM is missing or does not fit.
+        """
+        return cls(load_bundle(name_or_dir, llm=llm, device=device, dtype=dtype))
+
+    def __call__(
+        self,
+        recording: Item | list[Item],
+        history: str | None | list[str | None] = None,
+        sections: Sequence[str] | None = None,
+        *,
+        signal: Signal = "tokens",
+        line_frequency: float | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Report | list[Report]:
+        """Write the report of one recording, or of each in a list as one batch.
+
+        Parameters
+        ----------
+        recording : path or Recording, a tuple of these, or a list
+            A tuple is several recordings in one report; a list gives a list of reports.
+        history : str or list of str, optional
+            Clinical history of each; None writes without.
+        sections : sequence of str, optional
+            Names out of `bioreport.prompts.SECTIONS`; by default `DEFAULT_SECTIONS`.
+        signal : {"tokens", "statistics", "none"}
+            What the LLM gets of the signal: tokens and measured facts, CELM's band powers, or nothing.
+        line_frequency : float, optional
+            Mains frequency in Hz; by default from the sidecar or the signal.
+        temperature : float
+            0 is greedy; above, sampling with `seed`.
+
+        Raises
+        ------
+        InputError
+            Where a recording cannot be read or used.
+        ValueError
+            Where a section's name is not known.
+        """
+        items = recording if isinstance(recording, list) else [recording]
+        histories = history if isinstance(history, list) else [history] * len(items)
+        if len(histories) != len(items):
+            raise ValueError(f"{len(items)} recordings but {len(histories)} histories")
+        stages = [Stages() for _ in items]
+        evidence = [
+            self.read(item, line_frequency=line_frequency, signal=signal, stages=stage)
+            for item, stage in zip(items, stages, strict=True)
+        ]
+        reports = self.write(
+            evidence, histories, sections, signal=signal, temperature=temperature, seed=seed, stages=stages
+        )
+        return reports if isinstance(recording, list) else reports[0]
+
+    def read(
+        self, item: Item, *, line_frequency: float | None = None, signal: Signal = "tokens",
+        stages: Stages | None = None,
+    ) -> list[Evidence]:
+        """The evidence of one report's recordings; raises InputError."""
+        stages = stages or Stages()
+        sources = item if isinstance(item, tuple) else (item,)
+        evidence = []
+        for source in sources:
+            with stages("open"):
+                recording = source if isinstance(source, Recording) else open_recording(source)
+            evidence.append(
+                read_evidence(
+                    recording, self.bundle, line_frequency=line_frequency,
+                    statistics=signal == "statistics", stages=stages,
+                )
+            )
+        return evidence
+
+    def write(
+        self,
+        evidence: list[list[Evidence]],
+        histories: Sequence[str | None],
+        sections: Sequence[str] | None = None,
+        *,
+        signal: Signal = "tokens",
+        temperature: float = 0.0,
+        seed: int | None = None,
+        stages: Sequence[Stages] | None = None,
+    ) -> list[Report]:
+        """Write a batch of reports from their evidence; arguments as for a call."""
+        sections = list(sections or DEFAULT_SECTIONS)
+        unknown = [name for name in sections if name not in SECTIONS]
+        if unknown:
+            raise ValueError(f"unknown section {unknown[0]!r}; known are: {', '.join(SECTIONS)}")
+        stages = stages or [Stages() for _ in evidence]
+        prompts = [
+            prompt_for(merge_parts(group), sections, history, signal, self.bundle)
+            for group, history in zip(evidence, histories, strict=True)
+        ]
+        batch = Stages()
+        with batch("project"), torch.inference_mode():
+            sessions = [[e.tokens.to(self.bundle.device) for e in group] if signal == "tokens" else []
+                        for group in evidence]
+            fused = self.bundle.fusion.embed(prompts, sessions)
+        with batch("generate"):
+            texts = generate_sections(
+                self.bundle.fusion, fused, sections, layout=layout_for(self.bundle.compat),
+                temperature=temperature, seed=seed,
+            )
+        reports = []
+        for group, text, stage in zip(evidence, texts, stages, strict=True):
+            for name, seconds in batch.seconds.items():
+                stage.seconds[name] = seconds / len(texts)
+            reports.append(self._report(group, text, stage))
+        return reports
+
+    def _report(self, group: list[Evidence], text: dict[str, str], stages: Stages) -> Report:
+        findings = merge_findings(group)
+        measurements = group[0].measurements if len(group) == 1 else {
+            "recordings": [e.measurements for e in group]
+        }
+        with stages("ground"):
+            grounded, withheld = ground(text, findings, measurements)
+        return Report(
+            file=", ".join(e.file for e in group),
+            modality="eeg",
+            duration_seconds=float(np.sum([e.duration_seconds for e in group])),
+            model=self.bundle.provenance(),
+            sections=[{"name": name, "text": body} for name, body in grounded.items()],
+            findings=findings,
+            measurements=measurements,
+            warnings=[warning for e in group for warning in e.warnings] + withheld,
+            timings={name: round(seconds, 4) for name, seconds in stages.seconds.items()},
+        )
+
+
+def merge_parts(group: list[Evidence]) -> PromptParts:
+    """What one prompt says of several recordings."""
+    numbered = len(group) > 1
+    return PromptParts(
+        channels=tuple(dict.fromkeys(name for e in group for name in e.channels)),
+        duration_seconds=float(np.sum([e.duration_seconds for e in group])),
+        facts=[
+            f"Recording {number}: {fact}" if numbered else fact
+            for number, e in enumerate(group, 1) for fact in e.facts()
+        ],
+        statistics="\n".join(e.statistics for e in group if e.statistics),
+    )
+
+
+def merge_findings(group: list[Evidence]) -> list[dict[str, Any]]:
+    """Findings of several recordings: one that any of them shows is present."""
+    merged: dict[str, dict[str, Any]] = {}
+    for e in group:
+        for finding in e.findings:
+            known = merged.get(finding["name"])
+            if known is None or (finding["present"] and not known["present"]):
+                merged[finding["name"]] = finding
+    return list(merged.values())
+
+
+__all__ = ["InputError", "Report", "ReportPipeline"]
