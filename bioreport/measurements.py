@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bioreport import quality, rhythm
+from bioreport import channel_quality, rhythm
 
 if TYPE_CHECKING:
     from bioreport.preprocess import EpochBatch, LineNoise, PreprocessSpec
@@ -53,7 +53,7 @@ class Measurer:
         self.names = tuple(spec.channels)
         self.sfreq = float(spec.sfreq)
         self.line = line
-        self.raw = quality.RawQuality(len(recording.names), recording.sfreq)
+        self.raw = channel_quality.RawQuality(len(recording.names), recording.sfreq)
         self.freqs = rhythm.frequencies(self.sfreq)
         shape = (KEPT_EPOCHS, len(self.names))
         self.spectra = np.zeros((*shape, len(self.freqs)), np.float32)
@@ -111,7 +111,7 @@ class Measurer:
         flat = [name for name, bad in zip(names, self.raw.flat(), strict=True) if bad]
         saturated = [name for name, bad in zip(names, self.raw.saturated(), strict=True) if bad]
         judged = usable & np.array([name not in flat and name not in saturated for name in self.names])
-        noisy_rows = quality.noisy(self.spread[:n], self.correlation[:n], judged, self.names)
+        noisy_rows = channel_quality.noisy(self.spread[:n], self.correlation[:n], judged, self.names)
         noisy = [name for name, bad in zip(self.names, noisy_rows, strict=True) if bad]
         judged &= ~noisy_rows
         return {

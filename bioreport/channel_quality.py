@@ -1,0 +1,113 @@
+"""Which channels carry a signal: flat, saturated and noisy ones, counted in one pass over the file."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+FLAT_UV = 0.2  # peak to peak in one second; amplifiers' own noise is above this
+HELD_SHARE = 0.9  # of a second's samples equal to the one before: a held or stepped value
+SATURATED_SHARE = 0.02  # of all samples lying on the channel's own extreme value
+SATURATED_UV = 200.0  # peak to peak below which an extreme is no clipping
+BAD_SHARE = 0.5  # of the recording a channel must be bad for to be called bad
+
+
+class RawQuality:
+    """Counts over raw chunks, before any filter; memory does not grow with the recording.
+
+    Parameters
+    ----------
+    n_channels : int
+        Rows of the chunks.
+    sfreq : float
+        Sampling rate in Hz.
+    """
+
+    def __init__(self, n_channels: int, sfreq: float) -> None:
+        self.second = max(2, round(sfreq))
+        self.samples = np.zeros(n_channels, np.int64)
+        self.missing = np.zeros(n_channels, np.int64)
+        self.seconds = np.zeros(n_channels, np.int64)
+        self.flat_seconds = np.zeros(n_channels, np.int64)
+        self.highest = np.full(n_channels, -np.inf)
+        self.lowest = np.full(n_channels, np.inf)
+        self.at_highest = np.zeros(n_channels, np.int64)
+        self.at_lowest = np.zeros(n_channels, np.int64)
+
+    def update(self, chunk: np.ndarray) -> None:
+        """Count one chunk, float64 [C, n] in µV with NaN where the file has no sample."""
+        if chunk.shape[1] == 0:
+            return
+        valid = np.isfinite(chunk)
+        self.samples += chunk.shape[1]
+        self.missing += (~valid).sum(axis=1)
+        self._count_extremes(chunk, valid)
+        for first in range(0, chunk.shape[1] - self.second + 1, self.second):
+            piece = chunk[:, first : first + self.second]
+            whole = valid[:, first : first + self.second].all(axis=1)
+            if not whole.any():
+                continue
+            filled = np.where(whole[:, None], piece, 0.0)
+            still = np.ptp(filled, axis=1) < FLAT_UV
+            held = (np.diff(filled, axis=1) == 0).mean(axis=1) > HELD_SHARE
+            self.seconds += whole
+            self.flat_seconds += whole & (still | held)
+
+    def _count_extremes(self, chunk: np.ndarray, valid: np.ndarray) -> None:
+        high = np.where(valid, chunk, -np.inf)
+        low = np.where(valid, chunk, np.inf)
+        for values, extreme, count, beyond in (
+            (high, self.highest, self.at_highest, np.greater),
+            (low, self.lowest, self.at_lowest, np.less),
+        ):
+            reached = values.max(axis=1) if beyond is np.greater else values.min(axis=1)
+            new = beyond(reached, extreme)
+            extreme[new] = reached[new]
+            count[new] = 0
+            count += ((values == extreme[:, None]) & valid).sum(axis=1)
+
+    def flat(self) -> np.ndarray:
+        """bool [C], True where most whole seconds are flat, held, or there is no valid sample."""
+        return (self.flat_seconds > BAD_SHARE * np.maximum(self.seconds, 1)) | (self.samples == self.missing)
+
+    def saturated(self) -> np.ndarray:
+        """bool [C], True where the samples pile up on the channel's own limits; a flat channel is not."""
+        present = np.maximum(self.samples - self.missing, 1)
+        reach = np.where(self.samples > self.missing, self.highest - self.lowest, 0.0)
+        piled = (self.at_highest + self.at_lowest) / present > SATURATED_SHARE
+        return piled & (reach > SATURATED_UV) & ~self.flat()
+
+
+def noisy(
+    spread: np.ndarray, correlation: np.ndarray, usable: np.ndarray, names: Sequence[str]
+) -> np.ndarray:
+    """Channels that follow no other channel or are far larger than all.
+
+    Parameters
+    ----------
+    spread : float32 [N, C]
+        Standard deviation in µV of each epoch.
+    correlation : float32 [N, C]
+        Highest absolute correlation with any other channel in each epoch.
+    usable : bool [N, C]
+        Entries that count.
+    names : sequence of str
+        The C channel names; ear electrodes are often the reference itself and are not judged.
+
+    Returns
+    -------
+    bool [C]. The two criteria (deviation and correlation) are those of PREP (Bigdely-Shamlo 2015).
+    """
+    result = np.zeros(len(names), bool)
+    typical = _masked_median(spread, usable)
+    scalp = [i for i, name in enumerate(names) if name not in ("A1", "A2") and usable[:, i].any()]
+    if len(scalp) < 4:
+        return result
+    centre = float(np.median(typical[scalp]))
+    follows = _masked_median(correlation, usable)
+    for i in scalp:
+        result[i] = typical[i] > 5 * centre or (follows[i] < 0.3 and typical[i] > 1.5 * centre)
+    return result
+
+
+def _masked_median(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.array([np.median(v[m]) if m.any() else 0.0 for v, m in zip(values.T, mask.T, strict=True)])
