@@ -1,113 +1,92 @@
-"""Which channels carry a signal: flat, saturated and noisy ones, counted in one pass over the file."""
-
-from collections.abc import Sequence
+"""Which channels of an epoch hold signal, decided on the raw samples before any filter spreads them."""
 
 import numpy as np
 
-FLAT_UV = 0.2  # peak to peak in one second; amplifiers' own noise is above this
-HELD_SHARE = 0.9  # of a second's samples equal to the one before: a held or stepped value
-SATURATED_SHARE = 0.02  # of all samples lying on the channel's own extreme value
-SATURATED_UV = 200.0  # peak to peak below which an extreme is no clipping
-BAD_SHARE = 0.5  # of the recording a channel must be bad for to be called bad
+FLAT_UV = 0.1
+FLAT_SHARE = 0.5
+NAN_SHARE = 0.05
+# EEG stays below 1 mV; pick-up of mains that a notch can still remove reaches 1-2 mV.
+IMPLAUSIBLE_UV = 3000.0
+IMPLAUSIBLE_SHARE = 0.25
+RAIL_SHARE = 0.05
+RAIL_RUN_SECONDS = 0.05
 
 
-class RawQuality:
-    """Counts over raw chunks, before any filter; memory does not grow with the recording.
+def usable_channels(raw_uv: np.ndarray, sfreq: float) -> np.ndarray:
+    """Tell the channels of one epoch that hold signal from missing, flat and saturated ones.
+
+    A channel is unusable where more than 5 % of its samples are no number, where its range stays below
+    0.1 µV in at least half of the seconds, where it exceeds 3 mV in a quarter of the seconds or more,
+    or where more than 5 % of its samples sit at the epoch's largest or smallest value in a run of at
+    least 50 ms (the amplifier's rail).
 
     Parameters
     ----------
-    n_channels : int
-        Rows of the chunks.
+    raw_uv : ndarray of float64, shape (n_channels, n_samples)
+        Unfiltered samples, µV.
     sfreq : float
-        Sampling rate in Hz.
-    """
-
-    def __init__(self, n_channels: int, sfreq: float) -> None:
-        self.second = max(2, round(sfreq))
-        self.samples = np.zeros(n_channels, np.int64)
-        self.missing = np.zeros(n_channels, np.int64)
-        self.seconds = np.zeros(n_channels, np.int64)
-        self.flat_seconds = np.zeros(n_channels, np.int64)
-        self.highest = np.full(n_channels, -np.inf)
-        self.lowest = np.full(n_channels, np.inf)
-        self.at_highest = np.zeros(n_channels, np.int64)
-        self.at_lowest = np.zeros(n_channels, np.int64)
-
-    def update(self, chunk: np.ndarray) -> None:
-        """Count one chunk, float64 [C, n] in µV with NaN where the file has no sample."""
-        if chunk.shape[1] == 0:
-            return
-        valid = np.isfinite(chunk)
-        self.samples += chunk.shape[1]
-        self.missing += (~valid).sum(axis=1)
-        self._count_extremes(chunk, valid)
-        for first in range(0, chunk.shape[1] - self.second + 1, self.second):
-            piece = chunk[:, first : first + self.second]
-            whole = valid[:, first : first + self.second].all(axis=1)
-            if not whole.any():
-                continue
-            filled = np.where(whole[:, None], piece, 0.0)
-            still = np.ptp(filled, axis=1) < FLAT_UV
-            held = (np.diff(filled, axis=1) == 0).mean(axis=1) > HELD_SHARE
-            self.seconds += whole
-            self.flat_seconds += whole & (still | held)
-
-    def _count_extremes(self, chunk: np.ndarray, valid: np.ndarray) -> None:
-        high = np.where(valid, chunk, -np.inf)
-        low = np.where(valid, chunk, np.inf)
-        for values, extreme, count, beyond in (
-            (high, self.highest, self.at_highest, np.greater),
-            (low, self.lowest, self.at_lowest, np.less),
-        ):
-            reached = values.max(axis=1) if beyond is np.greater else values.min(axis=1)
-            new = beyond(reached, extreme)
-            extreme[new] = reached[new]
-            count[new] = 0
-            count += ((values == extreme[:, None]) & valid).sum(axis=1)
-
-    def flat(self) -> np.ndarray:
-        """bool [C], True where most whole seconds are flat, held, or there is no valid sample."""
-        return (self.flat_seconds > BAD_SHARE * np.maximum(self.seconds, 1)) | (self.samples == self.missing)
-
-    def saturated(self) -> np.ndarray:
-        """bool [C], True where the samples pile up on the channel's own limits; a flat channel is not."""
-        present = np.maximum(self.samples - self.missing, 1)
-        reach = np.where(self.samples > self.missing, self.highest - self.lowest, 0.0)
-        piled = (self.at_highest + self.at_lowest) / present > SATURATED_SHARE
-        return piled & (reach > SATURATED_UV) & ~self.flat()
-
-
-def noisy(
-    spread: np.ndarray, correlation: np.ndarray, usable: np.ndarray, names: Sequence[str]
-) -> np.ndarray:
-    """Channels that follow no other channel or are far larger than all.
-
-    Parameters
-    ----------
-    spread : float32 [N, C]
-        Standard deviation in µV of each epoch.
-    correlation : float32 [N, C]
-        Highest absolute correlation with any other channel in each epoch.
-    usable : bool [N, C]
-        Entries that count.
-    names : sequence of str
-        The C channel names; ear electrodes are often the reference itself and are not judged.
+        Hz.
 
     Returns
     -------
-    bool [C]. The two criteria (deviation and correlation) are those of PREP (Bigdely-Shamlo 2015).
+    ndarray of bool, shape (n_channels,)
     """
-    result = np.zeros(len(names), bool)
-    typical = _masked_median(spread, usable)
-    scalp = [i for i, name in enumerate(names) if name not in ("A1", "A2") and usable[:, i].any()]
-    if len(scalp) < 4:
-        return result
-    centre = float(np.median(typical[scalp]))
-    follows = _masked_median(correlation, usable)
-    for i in scalp:
-        result[i] = typical[i] > 5 * centre or (follows[i] < 0.3 and typical[i] > 1.5 * centre)
-    return result
+    n_channels, n_samples = raw_uv.shape
+    if not n_samples:
+        return np.zeros(n_channels, bool)
+    usable = np.ones(n_channels, bool)
+    if not np.isfinite(raw_uv.sum()):
+        invalid = ~np.isfinite(raw_uv)
+        usable = invalid.mean(axis=1) <= NAN_SHARE
+        raw_uv = _hold(np.where(invalid, np.nan, raw_uv))
+    pieces = min(max(round(n_samples / sfreq), 1), n_samples)
+    length = n_samples // pieces
+    seconds = raw_uv[:, : pieces * length].reshape(n_channels, pieces, length)
+    highest, lowest = seconds.max(axis=2), seconds.min(axis=2)
+    ranges = highest - lowest
+    usable &= (ranges < FLAT_UV).mean(axis=1) < FLAT_SHARE
+    usable &= (ranges > IMPLAUSIBLE_UV).mean(axis=1) < IMPLAUSIBLE_SHARE
+    for extreme in (highest.max(axis=1), lowest.min(axis=1)):
+        at_rail = raw_uv == extreme[:, None]
+        for channel in np.flatnonzero(usable & (at_rail.mean(axis=1) > RAIL_SHARE)):
+            usable[channel] = _longest_run(at_rail[channel]) < RAIL_RUN_SECONDS * sfreq
+    return usable
 
 
-def _masked_median(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return np.array([np.median(v[m]) if m.any() else 0.0 for v, m in zip(values.T, mask.T, strict=True)])
+def fill_invalid(raw_uv: np.ndarray, last: np.ndarray) -> None:
+    """Replace NaN and infinities in place by the straight line between their neighbours.
+
+    Parameters
+    ----------
+    raw_uv : ndarray of float64, shape (n_channels, n_samples)
+        The next samples of a segment; afterwards all finite.
+    last : ndarray of float64, shape (n_channels,)
+        The last valid value of each channel before them, NaN where there was none yet; updated in place.
+        A gap that no later sample closes holds the last value.
+    """
+    if not raw_uv.shape[1]:
+        return
+    if np.isfinite(raw_uv.sum()):
+        last[:] = raw_uv[:, -1]
+        return
+    position = np.arange(raw_uv.shape[1])
+    for channel, row in enumerate(raw_uv):
+        valid = np.isfinite(row)
+        if valid.any():
+            known, values = position[valid], row[valid]
+            if np.isfinite(last[channel]):
+                known, values = np.append(-1, known), np.append(last[channel], values)
+            row[:] = np.interp(position, known, values)
+            last[channel] = values[-1]
+        else:
+            row[:] = last[channel] if np.isfinite(last[channel]) else 0.0
+
+
+def _hold(raw_uv: np.ndarray) -> np.ndarray:
+    fill_invalid(raw_uv, np.full(len(raw_uv), np.nan))
+    return raw_uv
+
+
+def _longest_run(flags: np.ndarray) -> int:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
