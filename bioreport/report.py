@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
-from bioreport.findings import label_of
+from bioreport.findings import BY_NAME
 
 DISCLAIMER = "Draft for review by a qualified reader. Not for clinical use."
 
@@ -113,7 +113,7 @@ def _finding_cells(finding: dict[str, Any]) -> tuple[str, str, str, str, str]:
     value, unit = finding.get("value"), finding.get("unit") or ""
     start, end = finding.get("start_seconds"), finding.get("end_seconds")
     return (
-        label_of(finding["name"]),
+        BY_NAME[finding["name"]].label,
         "" if value is None else f"{value:g} {unit}".strip() if isinstance(value, (int, float)) else f"{value}",
         ", ".join(finding.get("channels") or []),
         "" if start is None or end is None else f"{start:.0f}–{end:.0f} s",
