@@ -128,13 +128,17 @@ class FindingsHead(nn.Module):
         for column, name in enumerate(self.names):
             values, width = logits[:, column], min(self.pool_epochs[name], len(logits))
             if width > 1:
-                # the average is over the epochs that exist, so that a recording's ends are not drawn to zero
-                rows = values[None, None]
-                values = F.avg_pool1d(
-                    F.pad(rows, ((width - 1) // 2, width // 2)), width, stride=1
-                ).flatten() / F.avg_pool1d(
-                    F.pad(torch.ones_like(rows), ((width - 1) // 2, width // 2)), width, stride=1
-                ).flatten()
+                # averaged over the epochs that exist and have a score: a recording's ends, and epochs without
+                # signal, draw nothing to zero
+                pad = ((width - 1) // 2, width // 2)
+                there = torch.isfinite(values)
+                total, count = (
+                    F.avg_pool1d(F.pad(row.to(values.dtype)[None, None], pad), width, stride=1).flatten()
+                    for row in (torch.where(there, values, 0.0), there)
+                )
+                values = torch.where(count > 0, total / count, float("-inf"))
+            else:
+                values = torch.where(torch.isfinite(values), values, float("-inf"))
             columns.append(values)
         return torch.stack(columns, 1)
 

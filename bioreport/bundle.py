@@ -1,0 +1,400 @@
+"""Bundles: everything that one model needs, in one folder.
+
+``config.json`` has sizes and settings, ``model.safetensors`` what was trained (encoder, projector, special tokens,
+findings head), and the causal LM is named by its Hub id, or lies in the subfolder ``llm``.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bioreport.encoders.cbramod import CBraMod
+from bioreport.errors import InputError
+from bioreport.files import folder_written_atomically
+from bioreport.heads import FindingsHead
+from bioreport.preprocess import PreprocessSpec
+from bioreport.projectors import build_projector
+
+if TYPE_CHECKING:
+    from bioreport.fusion import PrefixFusion
+
+EMBEDDED = Path(__file__).parent / "models" / "bioreport-tiny"
+FORMAT, VERSION = "bioreport-bundle", 1
+SPECIAL_TOKENS = ("start_eeg_token", "end_eeg_token", "eeg_session_separator_token")
+_OWN_FILES = frozenset({"config.json", "model.safetensors", "llm", "README.md"})
+
+
+@dataclass
+class Bundle:
+    """A model: encoder, projector, special tokens, findings head, and which LLM they are for.
+
+    Attributes
+    ----------
+    name : str
+    encoder_config : dict
+        ``class`` and the sizes `CBraMod` takes.
+    encoder : CBraMod
+        Frozen, in eval mode.
+    preprocess : PreprocessSpec
+        What the encoder wants to see.
+    projector_config : dict or None
+        ``kind``, ``encoder_dim``, ``llm_dim`` and the sizes `build_projector` takes; None before training.
+    projector : Module or None
+    special_tokens : dict of str to Tensor [1, llm_dim]
+        By the names in `SPECIAL_TOKENS`; empty before training.
+    findings_head : FindingsHead or None
+    llm_source : str or None
+        Hub id or folder of the causal LM. It is loaded when `fusion` is first asked for.
+    prompt_style : {"full", "compact"}
+    compat : {None, "celm"}
+    disclaimer : str
+        Sentence for every report, on what the model was trained on.
+    device : torch.device
+    dtype : torch.dtype
+        Of the LLM.
+    folder : Path or None
+        Where it was read from.
+    """
+
+    name: str
+    encoder_config: dict[str, Any]
+    encoder: nn.Module
+    preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
+    projector_config: dict[str, Any] | None = None
+    projector: nn.Module | None = None
+    special_tokens: dict[str, Tensor] = field(default_factory=dict)
+    findings_head: FindingsHead | None = None
+    llm_source: str | None = None
+    prompt_style: str = "full"
+    compat: str | None = None
+    disclaimer: str = ""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    folder: Path | None = None
+    _fusion: "PrefixFusion | None" = field(default=None, init=False, repr=False)
+    _provenance: dict[str, Any] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def encoder_dim(self) -> int:
+        """Width of a token."""
+        return int(self.encoder_config.get("out_dim", 200))
+
+    @property
+    def where(self) -> str:
+        """The folder, or the name of a bundle that was never on disk: what an error is about."""
+        return str(self.folder or self.name)
+
+    def dtype_of_encoder(self) -> torch.dtype:
+        """Dtype of the encoder's weights."""
+        return next(self.encoder.parameters()).dtype
+
+    @property
+    def fusion(self) -> "PrefixFusion":
+        """Projector and special tokens on the LLM, which is loaded now if it is not yet.
+
+        Raises
+        ------
+        InputError
+            Where the bundle has no projector, or its LLM is missing or of another width.
+        """
+        if self._fusion is None:
+            self._fusion = self._fuse()
+        return self._fusion
+
+    def _fuse(self) -> "PrefixFusion":
+        from bioreport.fusion import PrefixFusion
+        from bioreport.llm import load_llm
+
+        if self.projector is None or self.projector_config is None:
+            raise InputError(
+                self.where, "has no projector, so it cannot write reports", "train one with `bioreport train`"
+            )
+        if self.llm_source is None:
+            raise InputError(self.where, "names no language model", "name one with --llm")
+        llm, tokenizer = load_llm(self.llm_source, device=self.device, dtype=self.dtype)
+        width = llm.get_input_embeddings().embedding_dim
+        if width != self.projector_config["llm_dim"]:
+            raise InputError(
+                self.llm_source,
+                f"is {width} wide, but the projector of {self.where} was trained for "
+                f"{self.projector_config['llm_dim']}",
+                "give the LLM it was trained for, or train a projector for this one with `bioreport train`",
+            )
+        fusion = PrefixFusion(llm, tokenizer, self.projector, self.encoder_dim)
+        for key, parameter in special_parameters(fusion).items():
+            if key in self.special_tokens:
+                parameter.data.copy_(self.special_tokens[key])
+        return fusion.to(self.device).eval()
+
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """What model.safetensors holds, by its keys."""
+        modules = {"encoder": self.encoder, "projector": self.projector, "findings_head": self.findings_head}
+        tensors = {
+            f"{prefix}.{key}": tensor
+            for prefix, module in modules.items() if module is not None
+            for key, tensor in module.state_dict().items()
+        }
+        special = special_parameters(self._fusion) if self._fusion is not None else self.special_tokens
+        return tensors | {key: tensor.detach() for key, tensor in special.items()}
+
+    def config(self) -> dict[str, Any]:
+        """What config.json holds."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "encoder": self.encoder_config,
+            "projector": self.projector_config,
+            "preprocess": asdict(self.preprocess),
+            "prompt": self.prompt_style,
+            "llm": self.llm_source,
+            "findings_head": self.findings_head.config() if self.findings_head is not None else None,
+            "compat": self.compat,
+            "disclaimer": self.disclaimer,
+        }
+
+    def encoding_key(self) -> str:
+        """Hash of all that decides what a recording is encoded to: preprocessing, encoder and findings head."""
+        head = self.findings_head
+        settings = json.dumps(
+            [asdict(self.preprocess), self.encoder_config, head.config() if head is not None else None, self.compat],
+            sort_keys=True,
+        )
+        weights = {key: tensor for key, tensor in self.trained_tensors().items()
+                   if key.startswith(("encoder.", "findings_head."))}
+        return hashlib.sha256((settings + hash_tensors(weights)).encode()).hexdigest()
+
+    def provenance(self) -> dict[str, Any]:
+        """What a report says of the model that wrote it; taken once, when the first report asks."""
+        if self._provenance is None:
+            self._provenance = self._describe()
+        return dict(self._provenance)
+
+    def _describe(self) -> dict[str, Any]:
+        llm = self.llm_source
+        if llm is not None and Path(llm).is_dir():
+            # a report is passed on; the folders of the machine that wrote it are nobody's business
+            llm = Path(llm).name
+        return {
+            "name": self.name,
+            "disclaimer": self.disclaimer,
+            "llm": llm,
+            "weights": hash_tensors(self.trained_tensors()),
+            "versions": {name: version(name) for name in ("bioreport", "torch", "transformers")},
+        }
+
+
+def special_parameters(fusion: "PrefixFusion") -> dict[str, Tensor]:
+    """Special tokens of a fusion by their names in a bundle."""
+    names = ("start_token", "end_token", "separator_token")
+    return {key: getattr(fusion, name) for key, name in zip(SPECIAL_TOKENS, names, strict=True)}
+
+
+def hash_tensors(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and values; the same on every device."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        tensor = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """``"auto"`` is the GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda", "this machine has no CUDA device", "use --device cpu or auto")
+    return chosen
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """``"auto"`` is bfloat16 on a GPU that has it, else float32."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+
+
+def load_bundle(
+    name_or_dir: str | os.PathLike[str] = "bioreport-tiny",
+    *,
+    llm: str | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+) -> Bundle:
+    """Read a bundle; its LLM is loaded when it is first needed.
+
+    Parameters
+    ----------
+    name_or_dir : str or path-like
+        ``"bioreport-tiny"``, which lies inside the package, or a bundle's folder.
+    llm : str, optional
+        Hub id or folder of the LLM to use in place of the bundle's.
+    device : {"auto", "cpu", "cuda"} or torch.device
+    dtype : {"auto", "float32", "bfloat16"} or torch.dtype
+        Of the LLM; encoder and projector stay in float32.
+
+    Raises
+    ------
+    InputError
+        Where a file is missing, cannot be read, or does not fit the others.
+    """
+    folder = EMBEDDED if str(name_or_dir) == EMBEDDED.name else Path(name_or_dir)
+    place = resolve_device(device)
+    config = _read_config(folder)
+    weights = folder / "model.safetensors"
+    try:
+        tensors = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise InputError(weights, "is missing or is no safetensors file", "restore the bundle's folder") from error
+    try:
+        bundle = _build(config, folder)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            folder / "config.json", f"does not describe a model ({error})", "restore the bundle's folder"
+        ) from error
+    for prefix, module in (
+        ("encoder.", bundle.encoder), ("projector.", bundle.projector), ("findings_head.", bundle.findings_head)
+    ):
+        if module is not None:
+            _load(module, {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)},
+                  weights, prefix)
+            module.to(place).eval().requires_grad_(False)
+    bundle.special_tokens = {key: tensors[key] for key in SPECIAL_TOKENS if key in tensors}
+    bundle.device, bundle.dtype = place, resolve_dtype(dtype, place)
+    bundle.llm_source = llm or bundle.llm_source
+    return bundle
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    cure = "give bioreport-tiny or a folder that `bioreport train` or `bioreport convert` has written"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(folder, "is no model bundle (it has no config.json)", cure) from error
+    except (OSError, ValueError) as error:
+        raise InputError(path, "cannot be read as JSON", cure) from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(path, "is not the config of a bioreport bundle", cure)
+    if config.get("version") != VERSION:
+        raise InputError(path, f"has bundle version {config.get('version')!r}, this bioreport reads {VERSION}",
+                         "install the bioreport that wrote it")
+    return config
+
+
+def _build(config: dict[str, Any], folder: Path) -> Bundle:
+    encoder = dict(config["encoder"])
+    if encoder["class"] != "CBraMod":
+        raise ValueError(f"unknown encoder {encoder['class']!r}")
+    sizes = {key: value for key, value in encoder.items() if key != "class"}
+    spec = dict(config["preprocess"])
+    spec["channels"] = tuple(spec["channels"])
+    bundle = Bundle(
+        name=str(config["name"]),
+        encoder_config=encoder,
+        encoder=CBraMod(**sizes),
+        preprocess=PreprocessSpec(**spec),
+        prompt_style=config["prompt"],
+        compat=config["compat"],
+        disclaimer=config.get("disclaimer", ""),
+        llm_source=str(folder / "llm") if config["llm"] == "llm" else config["llm"],
+        folder=folder,
+    )
+    if config["projector"] is not None:
+        bundle.projector_config = dict(config["projector"])
+        bundle.projector = build_projector(**bundle.projector_config)
+    if config["findings_head"] is not None:
+        bundle.findings_head = FindingsHead(bundle.encoder_dim, **config["findings_head"])
+    return bundle
+
+
+def _load(module: nn.Module, tensors: dict[str, Tensor], weights: Path, prefix: str) -> None:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise InputError(
+            weights, f"does not fit config.json ({prefix[:-1]}: {detail})", "restore the bundle's folder"
+        ) from error
+
+
+def save_bundle(
+    bundle: Bundle,
+    directory: str | os.PathLike[str],
+    *,
+    embed_llm: bool = False,
+    dtype: torch.dtype | None = None,
+    readme: str | None = None,
+) -> Path:
+    """Write a bundle in one step: the whole new folder appears, or the old one stays.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    directory : path-like
+        A new or empty folder, or a bundle, which is replaced.
+    embed_llm : bool
+        Copy the LLM's folder into the bundle. A folder inside a bundle always is copied.
+    dtype : torch.dtype, optional
+        Store floating-point weights in this dtype; by default as they are.
+    readme : str, optional
+        Model card, written as README.md.
+
+    Raises
+    ------
+    InputError
+        Where `directory` holds anything that is not a bundle's, or cannot be written.
+    """
+    directory = Path(directory)
+    strangers = sorted(p.name for p in directory.iterdir() if p.name not in _OWN_FILES) if directory.is_dir() else []
+    if strangers or (directory.exists() and not directory.is_dir()):
+        raise InputError(directory, f"is no bundle's folder ({strangers[0]!r} lies in it)" if strangers
+                         else "is a file", "choose a new folder with -o")
+    config = bundle.config()
+    source = Path(bundle.llm_source) if bundle.llm_source is not None else None
+    local = source is not None and source.is_dir()
+    embed = embed_llm or (local and source is not None and (source.parent / "config.json").is_file()
+                          and source.name == "llm")
+    tensors = {}
+    for key, tensor in bundle.trained_tensors().items():
+        stored = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        tensors[key] = tensor.detach().to("cpu", stored).contiguous()
+    with folder_written_atomically(directory) as folder:
+        if embed and local and source is not None:
+            shutil.copytree(source, folder / "llm")
+        elif embed:
+            bundle.fusion.llm.save_pretrained(folder / "llm")
+            bundle.fusion.tokenizer.save_pretrained(folder / "llm")
+        if embed:
+            config["llm"] = "llm"
+        elif local and source is not None:
+            config["llm"] = str(source.resolve())
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if readme is not None:
+            (folder / "README.md").write_text(readme, encoding="utf-8")
+        _flush_to_disk(folder)
+    return directory
+
+
+def _flush_to_disk(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
