@@ -1,0 +1,229 @@
+"""Text against evidence: what a report says and what was found must agree.
+
+Per sentence: a finding that is asserted and absent, or denied and present, takes the sentence out; a number
+must be supported (`bioreport.claims`). What is found and then no longer said is added in plain words. Every
+change is a warning of the report.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bioreport.claims import support
+from bioreport.findings import BY_NAME, region_of
+
+UNASSESSABLE = "Not assessable from this recording."
+ABNORMAL = (
+    "posterior_asymmetry",
+    "generalized_slowing",
+    "focal_slowing",
+    "focal_epileptiform_discharges",
+    "generalized_spike_wave",
+    "seizure",
+    "burst_suppression",
+)
+_DESCRIPTION = "EEG DESCRIPTION/DETAILS"
+_BACKGROUND = "BACKGROUND ACTIVITY"
+_IMPRESSION = "IMPRESSION/INTERPRETATION"
+# where a finding is stated, the first of these sections that the report has
+_HOME: dict[str, tuple[str, ...]] = {
+    "drowsiness": ("SLEEP", _DESCRIPTION, _BACKGROUND),
+    "sleep_spindles": ("SLEEP", _DESCRIPTION, _BACKGROUND),
+    "focal_epileptiform_discharges": ("EPILEPTIFORM ABNORMALITIES", "INTERICTAL EPILEPTIFORM ABNORMALITIES"),
+    "generalized_spike_wave": ("EPILEPTIFORM ABNORMALITIES", "INTERICTAL EPILEPTIFORM ABNORMALITIES"),
+    "seizure": ("EVENTS/SEIZURES", "SEIZURES"),
+}
+_ABBREVIATIONS = frozenset(
+    [
+        "e.g",
+        "i.e",
+        "vs",
+        "approx",
+        "ca",
+        "cf",
+        "dr",
+        "etc",
+        "fig",
+        "no",
+        "nr",
+        "resp",
+        "sec",
+        "min",
+        "max",
+        "ampl",
+        "avg",
+        "incl",
+        "st",
+        "mr",
+        "mrs",
+        "ms",
+        "prof",
+        "vol",
+    ]
+)
+_END = re.compile(r"[.!?]+[\"”')\]]*(?=\s+|$)|\n+")
+_NORMAL = re.compile(
+    r"^\W*(?:this is )?(?:an? )?(?:essentially |within )?normal\b(?: limits)?"
+    r"(?=[^.]*\b(?:eeg|study|recording|electroencephalogram|tracing)\b|\W*$)",
+    re.IGNORECASE,
+)
+_ABNORMAL = re.compile(r"\babnormal (?:\w+,? ){0,3}(?:eeg|study|recording|tracing)\b", re.IGNORECASE)
+
+
+def split_sentences(text: str) -> list[str]:
+    """Sentences of a paragraph, stripped; decimals (9.5 Hz) and abbreviations (approx.) end none."""
+    sentences, begin = [], 0
+    for match in _END.finditer(text):
+        if match[0] == "." and not _ends_sentence(text, match.start(), match.end()):
+            continue
+        sentences.append(text[begin : match.end()].strip())
+        begin = match.end()
+    sentences.append(text[begin:].strip())
+    return [sentence for sentence in sentences if sentence]
+
+
+def _ends_sentence(text: str, dot: int, after: int) -> bool:
+    following = text[after:].lstrip()
+    if not following:
+        return True
+    words = text[:dot].split()
+    word = words[-1].lower().lstrip("(") if words else ""
+    if word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha()):
+        # "in sec. The" ends one, "approx. 9 Hz" and "vs. left" do not
+        return following[0].isupper() and word in ("sec", "min", "etc", "resp")
+    return not following[0].islower()
+
+
+def ground(
+    sections: Mapping[str, str], findings: Sequence[Mapping[str, Any]], measurements: Mapping[str, Any]
+) -> tuple[dict[str, str], list[str]]:
+    """Make a report's text agree with its findings and measurements.
+
+    Parameters
+    ----------
+    sections : dict
+        Name to text.
+    findings : sequence of dict
+        The report's findings; one that is not listed was not looked for and is not judged.
+    measurements : dict
+        `Measurer.result()`, or ``{"recordings": [...]}`` with one of these for each recording.
+
+    Returns
+    -------
+    sections : dict
+        The same names in the same order, no text empty.
+    warnings : list of str
+        One sentence for each change.
+    """
+    from bioreport.lexicon import read_findings
+
+    state = {finding["name"]: bool(finding["present"]) for finding in findings}
+    known = list(measurements.get("recordings") or [measurements])
+    warnings: list[str] = []
+    grounded: dict[str, str] = {}
+    for name, text in sections.items():
+        kept = []
+        for sentence in split_sentences(text):
+            problem = _contradiction(sentence, state, read_findings(sentence))
+            if problem:
+                warnings.append(f'{name}: withheld "{sentence}", {problem}.')
+                continue
+            supported, problems = support(sentence, findings, known)
+            if supported is None:
+                warnings.append(f'{name}: withheld "{sentence}", {problems[0]}.')
+                continue
+            warnings += [f"{name}: {problem}." for problem in problems]
+            kept.append(supported)
+        grounded[name] = " ".join(kept)
+    _state_missing(grounded, findings, known, warnings)
+    for name, text in grounded.items():
+        if not text:
+            grounded[name] = _plain(name, state)
+    return grounded, warnings
+
+
+def _contradiction(sentence: str, state: Mapping[str, bool], read: Mapping[str, bool | None]) -> str | None:
+    for name, said in read.items():
+        if said is None or name not in state or said == state[name]:
+            continue
+        label = BY_NAME[name].label
+        return f"it states {label}, which was not found" if said else f"it denies {label}, which was found"
+    judged = [name for name in ABNORMAL if name in state]
+    abnormal = [BY_NAME[name].label for name in judged if state[name]]
+    if abnormal and _NORMAL.search(sentence):
+        return f"it calls the recording normal, but {abnormal[0]} was found"
+    if len(judged) == len(ABNORMAL) and not abnormal and _ABNORMAL.search(sentence):
+        return "it calls the recording abnormal, but no abnormality was found"
+    return None
+
+
+def _state_missing(
+    grounded: dict[str, str],
+    findings: Sequence[Mapping[str, Any]],
+    measurements: Sequence[Mapping[str, Any]],
+    warnings: list[str],
+) -> None:
+    """Add a plain sentence for each present finding that the text no longer states; a critical one also
+    to the impression."""
+    from bioreport.lexicon import read_findings
+
+    for finding in findings:
+        name = finding["name"]
+        if not finding["present"] or name not in BY_NAME:
+            continue
+        stated = {section for section, text in grounded.items() if text and read_findings(text).get(name)}
+        homes = [
+            home for home in (*_HOME.get(name, (_BACKGROUND, _DESCRIPTION)), _IMPRESSION) if home in grounded
+        ]
+        wanted = [] if stated else (homes or list(grounded))[:1]
+        if BY_NAME[name].critical and _IMPRESSION in grounded and _IMPRESSION not in {*stated, *wanted}:
+            wanted.append(_IMPRESSION)
+        for section in wanted:
+            sentence = finding_sentence(finding, measurements)
+            grounded[section] = f"{grounded[section]} {sentence}".strip()
+            warnings.append(f'{section}: "{sentence}" was added from the findings.')
+
+
+def finding_sentence(finding: Mapping[str, Any], measurements: Sequence[Mapping[str, Any]] = ()) -> str:
+    """A present finding in plain words, with its place and time where they are known."""
+    name = finding["name"]
+    rhythm = measurements[0].get("posterior_rhythm") if len(measurements) == 1 else None
+    if name == "posterior_dominant_rhythm":
+        if rhythm:
+            frequency, amplitude = rhythm["frequency_hz"], rhythm["amplitude_uv"]
+            return (
+                f"The posterior dominant rhythm is {frequency:g} Hz with an amplitude of {amplitude:.0f} µV."
+            )
+        return "A posterior dominant rhythm is present."
+    if name == "posterior_asymmetry" and rhythm and rhythm["lower_side"]:
+        side = rhythm["lower_side"]
+        return f"The posterior dominant rhythm is asymmetric, with lower amplitude on the {side}."
+    label = BY_NAME[name].label
+    verb = "are" if label.endswith(("discharges", "spindles")) else "is"
+    text = f"{label[0].upper()}{label[1:]} {verb} present"
+    channels = list(finding.get("channels") or [])
+    if name in ("bad_electrode", "electrode_artifact") and channels:
+        text += f" at {', '.join(channels)}"
+    elif name in ("focal_slowing", "focal_epileptiform_discharges", "seizure") and channels:
+        region = region_of(channels)
+        text += " over most of the head" if region == "generalized" else f" in the {region} region"
+    start, end = finding.get("start_seconds"), finding.get("end_seconds")
+    if start is not None and end is not None:
+        text += f", {start:.0f}-{end:.0f} s"
+    return text + "."
+
+
+def _plain(section: str, state: Mapping[str, bool]) -> str:
+    """Text of a section in which nothing was left: what was looked for and not found, if anything was."""
+    if section == _IMPRESSION:
+        if all(name in state and not state[name] for name in ABNORMAL):
+            return "No abnormality was found."
+        return UNASSESSABLE
+    absent = [name for name, homes in _HOME.items() if section in homes[:2] and state.get(name) is False]
+    if section == _BACKGROUND and state.get("posterior_dominant_rhythm") is False:
+        return "No posterior dominant rhythm was found."
+    if not absent or section in (_BACKGROUND, _DESCRIPTION):
+        return UNASSESSABLE
+    return " ".join(f"No {BY_NAME[name].label} was found." for name in absent).replace(
+        "discharges was", "discharges were"
+    )
