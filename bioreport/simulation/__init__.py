@@ -1,0 +1,1 @@
+"""Parts of the EEG simulator; the public functions are in `bioreport.simulate`."""

@@ -1,0 +1,159 @@
+"""Simulated recordings as files: EDF without any patient data, and a manifest with the truth."""
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import edfio
+import numpy as np
+from tqdm import tqdm
+
+from bioreport.errors import InputError
+
+if TYPE_CHECKING:
+    from bioreport.simulate import Simulation
+
+log = logging.getLogger(__name__)
+
+_SPLITS = (("train", 80), ("val", 90), ("test", 100))  # upper percent of the hash
+
+
+def write_edf(simulation: "Simulation", path: str | os.PathLike[str]) -> None:
+    """Write a simulated recording as EDF, whole or not at all.
+
+    Parameters
+    ----------
+    simulation : Simulation
+    path : path-like
+        Replaced where it exists. A last record that is not full is padded with the last sample.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written to.
+    """
+    target = Path(path)
+    rows = [*zip(simulation.labels, simulation.data, strict=True), *simulation.extras.items()]
+    record = max(1, round(simulation.sfreq)) / simulation.sfreq
+    per_record = round(record * simulation.sfreq)
+    signals = []
+    for label, values in rows:
+        padded = np.pad(values, (0, -len(values) % per_record), mode="edge").astype(np.float64)
+        limit = float(np.ceil(max(np.abs(padded).max() * 1.001, 100.0)))
+        signals.append(
+            edfio.EdfSignal(
+                padded,
+                simulation.sfreq,
+                label=label,
+                physical_dimension="uV",
+                physical_range=(-limit, limit),
+            )
+        )
+    edf = edfio.Edf(signals, data_record_duration=record)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            edf.write(file)
+        temporary.replace(target)
+    except OSError as error:
+        raise InputError(
+            target, f"cannot be written ({error.strerror})", "give a folder with space and write permission"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def split_of(patient: str) -> str:
+    """Return ``"train"``, ``"val"`` or ``"test"`` (80/10/10) by the hash of the patient alone."""
+    percent = int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) % 100
+    return next(name for name, below in _SPLITS if percent < below)
+
+
+def manifest_line(simulation: "Simulation", recording: str, patient: str) -> dict[str, Any]:
+    """Return the manifest's object of one recording."""
+    return {
+        "recording": recording,
+        "patient": patient,
+        "history": simulation.history,
+        "sections": simulation.sections,
+        "findings": simulation.findings,
+        "events": [
+            {
+                "name": event.name,
+                "start_seconds": event.start_seconds,
+                "end_seconds": event.end_seconds,
+                "channels": list(event.channels),
+            }
+            for event in simulation.events
+        ],
+        "split": split_of(patient),
+    }
+
+
+def simulate_corpus(
+    count: int,
+    seed: int,
+    directory: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    progress: bool = False,
+) -> Path:
+    """Write `count` simulated recordings and their manifest.
+
+    Parameters
+    ----------
+    count : int
+        Recordings; each is a patient of its own.
+    seed : int
+        Recording i is ``simulate_eeg(seed * 1_000_003 + i)``.
+    directory : path-like
+        Made where it does not exist. Recordings go into it as ``sim-<seed>-<i>.edf``.
+    split : str, optional
+        One split for all; by the hash of the patient where not given.
+    progress : bool
+        Show a bar on stderr.
+
+    Returns
+    -------
+    Path
+        ``directory/manifest.jsonl``, written last and at once.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written to.
+    """
+    from bioreport.simulate import simulate_eeg
+
+    folder = Path(directory)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            folder, f"cannot be made ({error.strerror})", "give a folder that can be written to"
+        ) from error
+    lines = []
+    for i in tqdm(range(count), desc="simulate", unit="recording", disable=not progress):
+        simulation = simulate_eeg(seed * 1_000_003 + i)
+        patient = f"sim-{seed}-{i:05d}"
+        write_edf(simulation, folder / f"{patient}.edf")
+        entry = manifest_line(simulation, f"{patient}.edf", patient)
+        if split is not None:
+            entry["split"] = split
+        lines.append(json.dumps(entry, ensure_ascii=False))
+    manifest = folder / "manifest.jsonl"
+    temporary = manifest.with_name(f".manifest.{os.getpid()}.part")
+    try:
+        temporary.write_text("\n".join(lines) + "\n" * bool(lines), encoding="utf-8")
+        temporary.replace(manifest)
+    except OSError as error:
+        raise InputError(
+            manifest, f"cannot be written ({error.strerror})", "give a folder with space and write permission"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    log.info("%d recordings in %s", count, folder)
+    return manifest
