@@ -103,14 +103,14 @@ def design_response(
         taps = mne.filter.create_filter(None, sfreq, low, high)
         notches = _notches(line_frequency, sfreq, stop)
         if notches:
-            width = np.array(notches) / 200 / 2 + 0.5
+            reach = np.array(notches) / 200 / 2 + 0.5
             taps = np.convolve(
                 taps,
                 mne.filter.create_filter(
                     None,
                     sfreq,
-                    np.array(notches) + width,
-                    np.array(notches) - width,
+                    np.array(notches) + reach,
+                    np.array(notches) - reach,
                     l_trans_bandwidth=0.5,
                     h_trans_bandwidth=0.5,
                 ),
@@ -161,7 +161,7 @@ class OverlapSave:
             raise ValueError(f"block {self._block} is no multiple of {down}")
         self._step = (self._block - self._pad - half) // down * down
         if self._step <= 0 or self._block < 2 * self._pad + 2:
-            raise ValueError(f"block {self._block} is too short for a response of {len(response.taps)} samples")
+            raise ValueError(f"block {self._block} is too short for {len(response.taps)} taps")
         self._block_out = self._block * response.up // down
         self._first_out = self._pad * response.up // down
         self._step_out = self._step * response.up // down

@@ -125,17 +125,16 @@ class EpochStream(Iterator[EpochBatch]):
 
     def __init__(
         self,
-        recording: "Recording",
         spec: PreprocessSpec,
         response: Response,
-        epochs_by_segment: Sequence[int],
+        n_epochs: int,
         dropped_seconds: float,
         warnings: list[str],
         batches: Iterator[EpochBatch],
     ) -> None:
         self.spec = spec
         self.response = response
-        self.n_epochs = sum(epochs_by_segment)
+        self.n_epochs = n_epochs
         self.dropped_seconds = dropped_seconds
         self.line_frequency = response.notches[0] if response.notches else None
         self.warnings = warnings
@@ -204,18 +203,18 @@ def stream_epochs(
     warnings = []
     if response.high < spec.high:
         warnings.append(
-            f"Sampled at {recording.sfreq:g} Hz: the low-pass is at {response.high:.3g} Hz, not {spec.high:g} Hz."
+            f"The recording has {recording.sfreq:g} Hz: its low-pass is at {response.high:.3g} Hz, "
+            f"not at {spec.high:g} Hz."
         )
     lengths = [response.output_length(s.stop - s.start) / spec.sfreq for s in recording.segments]
     dropped = sum(_dropped_seconds(seconds, spec) for seconds in lengths)
-    if dropped >= 1:
+    if dropped >= 0.05:
         warnings.append(f"{dropped:.1f} s at the ends of segments are too short for an epoch and left out.")
     for sentence in warnings:
         logger.warning("%s", sentence)
     epochs = _epochs(recording, spec, response, rows, counts, chunk_seconds, on_raw)
-    return EpochStream(
-        recording, spec, response, counts, dropped, warnings, _batched(epochs, spec, rows, batch_epochs)
-    )
+    batches = _batched(epochs, spec, rows, batch_epochs)
+    return EpochStream(spec, response, sum(counts), dropped, warnings, batches)
 
 
 def preprocess_array(
@@ -322,20 +321,20 @@ class _SegmentWork:
         self.engine.reset()
         self.onset_seconds = onset_seconds
         self.last = np.full(len(self.raw), np.nan)
+        self.baseline = np.full(len(self.raw), np.nan)
         self.usable: deque[np.ndarray] = deque()
         self.n_judged = self.n_given = self.raw_fill = self.out_fill = 0
 
     def push(self, chunk: np.ndarray, source: list[int]) -> Iterator[_Epoch]:
         taken = 0
         while taken < chunk.shape[1]:
-            # an epoch's border falls between samples at rates such as 199.98 Hz
-            first, end = (round(k * self.spec.epoch_seconds * self.sfreq) for k in (self.n_judged, self.n_judged + 1))
-            count = min(end - first - self.raw_fill, chunk.shape[1] - taken)
+            length = self._border(self.n_judged + 1) - self._border(self.n_judged)
+            count = min(length - self.raw_fill, chunk.shape[1] - taken)
             for target, row in enumerate(source):
                 self.raw[target, self.raw_fill : self.raw_fill + count] = chunk[row, taken : taken + count]
             self.raw_fill += count
             taken += count
-            if self.raw_fill == end - first:
+            if self.raw_fill == length:
                 yield from self._judge()
 
     def finish(self, n_epochs: int) -> Iterator[_Epoch]:
@@ -346,10 +345,19 @@ class _SegmentWork:
         if self.n_given < n_epochs:
             yield self._give()
 
+    def _border(self, epoch: int) -> int:
+        # falls between samples at rates such as 199.98 Hz
+        return round(epoch * self.spec.epoch_seconds * self.sfreq)
+
     def _judge(self) -> Iterator[_Epoch]:
         raw = self.raw[:, : self.raw_fill]
         self.usable.append(usable_channels(raw, self.sfreq))
         fill_invalid(raw, self.last)
+        # The response has no gain at 0 Hz, so an offset may go: it would be a step after a stretch without
+        # any valid sample, and at the end of a segment too short to be reflected over the whole response.
+        begun = np.isfinite(self.last) & np.isnan(self.baseline)
+        self.baseline[begun] = raw[begun, 0]
+        raw -= np.nan_to_num(self.baseline)[:, None]
         self.n_judged += 1
         self.raw_fill = 0
         for piece in self.engine.push(raw):
@@ -401,9 +409,8 @@ def _batched(
             yield batch
             count = 0
     if count:
-        yield EpochBatch(
-            batch.data[:count], batch.channel_mask[:count], batch.patch_mask[:count], batch.start_seconds[:count]
-        )
+        arrays = (batch.data, batch.channel_mask, batch.patch_mask, batch.start_seconds)
+        yield EpochBatch(*(array[:count] for array in arrays))
 
 
 def _average_reference(data: np.ndarray, usable: np.ndarray, names: Sequence[str]) -> None:

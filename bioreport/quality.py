@@ -10,15 +10,16 @@ IMPLAUSIBLE_UV = 3000.0
 IMPLAUSIBLE_SHARE = 0.25
 RAIL_SHARE = 0.05
 RAIL_RUN_SECONDS = 0.05
+HELD_SHARE = 0.5
 
 
 def usable_channels(raw_uv: np.ndarray, sfreq: float) -> np.ndarray:
     """Tell the channels of one epoch that hold signal from missing, flat and saturated ones.
 
-    A channel is unusable where more than 5 % of its samples are no number, where its range stays below
-    0.1 µV in at least half of the seconds, where it exceeds 3 mV in a quarter of the seconds or more,
-    or where more than 5 % of its samples sit at the epoch's largest or smallest value in a run of at
-    least 50 ms (the amplifier's rail).
+    A channel is unusable where more than 5 % of its samples are no number; where it stays within 0.1 µV of
+    one level for at least half of the seconds; where its range exceeds 3 mV in a quarter of the seconds or
+    more; or where more than 5 % of its samples sit at the epoch's largest or smallest value, in runs of
+    which one lasts at least 50 ms (the amplifier's rail).
 
     Parameters
     ----------
@@ -44,12 +45,14 @@ def usable_channels(raw_uv: np.ndarray, sfreq: float) -> np.ndarray:
     seconds = raw_uv[:, : pieces * length].reshape(n_channels, pieces, length)
     highest, lowest = seconds.max(axis=2), seconds.min(axis=2)
     ranges = highest - lowest
-    usable &= (ranges < FLAT_UV).mean(axis=1) < FLAT_SHARE
+    # at one level: a recording of low resolution or rate in a faster file stands still, too, but moves on
+    level = np.median(lowest, axis=1, keepdims=True)
+    flat = (ranges < FLAT_UV) & (np.abs(lowest - level) < FLAT_UV)
+    usable &= flat.mean(axis=1) < FLAT_SHARE
     usable &= (ranges > IMPLAUSIBLE_UV).mean(axis=1) < IMPLAUSIBLE_SHARE
-    for extreme in (highest.max(axis=1), lowest.min(axis=1)):
-        at_rail = raw_uv == extreme[:, None]
-        for channel in np.flatnonzero(usable & (at_rail.mean(axis=1) > RAIL_SHARE)):
-            usable[channel] = _longest_run(at_rail[channel]) < RAIL_RUN_SECONDS * sfreq
+    at_rail = (raw_uv == highest.max(axis=1)[:, None]) | (raw_uv == lowest.min(axis=1)[:, None])
+    for channel in np.flatnonzero(usable & (at_rail.mean(axis=1) > RAIL_SHARE)):
+        usable[channel] = not _is_rail(raw_uv[channel], at_rail[channel], RAIL_RUN_SECONDS * sfreq)
     return usable
 
 
@@ -87,6 +90,11 @@ def _hold(raw_uv: np.ndarray) -> np.ndarray:
     return raw_uv
 
 
-def _longest_run(flags: np.ndarray) -> int:
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
+def _is_rail(samples: np.ndarray, at_extreme: np.ndarray, least_run: float) -> bool:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], at_extreme, [False]]).astype(np.int8)))
+    if (edges[1::2] - edges[::2]).max() < least_run:
+        return False
+    # samples held everywhere, not only at the extremes, are a low rate in a faster file
+    between = ~at_extreme[1:]
+    held = (samples[1:] == samples[:-1])[between]
+    return not (between.mean() > RAIL_SHARE and held.mean() > HELD_SHARE)
