@@ -1,7 +1,7 @@
 """Bundles: everything that one model needs, in one folder.
 
-``config.json`` has sizes and settings, ``model.safetensors`` what was trained (encoder, projector, special tokens,
-findings head), and the causal LM is named by its Hub id, or lies in the subfolder ``llm``.
+``config.json`` has sizes and settings, ``model.safetensors`` what was trained (encoder, projector, special
+tokens, findings head), and the causal LM is named by its Hub id, or lies in the subfolder ``llm``.
 """
 
 import hashlib
@@ -68,7 +68,7 @@ class Bundle:
 
     name: str
     encoder_config: dict[str, Any]
-    encoder: nn.Module
+    encoder: CBraMod
     preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
     projector_config: dict[str, Any] | None = None
     projector: nn.Module | None = None
@@ -130,22 +130,35 @@ class Bundle:
                 f"{self.projector_config['llm_dim']}",
                 "give the LLM it was trained for, or train a projector for this one with `bioreport train`",
             )
-        fusion = PrefixFusion(llm, tokenizer, self.projector, self.encoder_dim)
-        for key, parameter in special_parameters(fusion).items():
-            if key in self.special_tokens:
-                parameter.data.copy_(self.special_tokens[key])
-        return fusion.to(self.device).eval()
+        fusion = PrefixFusion(llm, tokenizer, self.projector, self.encoder_dim, compat=self.compat)
+        state = {f"projector.{key}": tensor for key, tensor in self.projector.state_dict().items()}
+        try:
+            fusion.load_trainable_state_dict(state | self.special_tokens)
+        except (KeyError, RuntimeError) as error:
+            raise InputError(
+                self.where, f"has special tokens that do not fit ({error})", "restore the bundle's folder"
+            ) from error
+        return fusion.to(self.device).requires_grad_(False).eval()
+
+    def use(self, fusion: "PrefixFusion") -> None:
+        """Take a fusion that is made already, e.g. one that is being trained, in place of loading the LLM."""
+        self.projector = fusion.projector
+        self._fusion = fusion
 
     def trained_tensors(self) -> dict[str, Tensor]:
         """What model.safetensors holds, by its keys."""
-        modules = {"encoder": self.encoder, "projector": self.projector, "findings_head": self.findings_head}
+        modules: dict[str, nn.Module | None] = {"encoder": self.encoder, "findings_head": self.findings_head}
+        if self._fusion is None:
+            modules["projector"] = self.projector
         tensors = {
             f"{prefix}.{key}": tensor
-            for prefix, module in modules.items() if module is not None
+            for prefix, module in modules.items()
+            if module is not None
             for key, tensor in module.state_dict().items()
         }
-        special = special_parameters(self._fusion) if self._fusion is not None else self.special_tokens
-        return tensors | {key: tensor.detach() for key, tensor in special.items()}
+        return tensors | (
+            self._fusion.trainable_state_dict() if self._fusion is not None else self.special_tokens
+        )
 
     def config(self) -> dict[str, Any]:
         """What config.json holds."""
@@ -164,14 +177,22 @@ class Bundle:
         }
 
     def encoding_key(self) -> str:
-        """Hash of all that decides what a recording is encoded to: preprocessing, encoder and findings head."""
+        """Hash of all that decides what a recording is encoded to."""
         head = self.findings_head
         settings = json.dumps(
-            [asdict(self.preprocess), self.encoder_config, head.config() if head is not None else None, self.compat],
+            [
+                asdict(self.preprocess),
+                self.encoder_config,
+                head.config() if head is not None else None,
+                self.compat,
+            ],
             sort_keys=True,
         )
-        weights = {key: tensor for key, tensor in self.trained_tensors().items()
-                   if key.startswith(("encoder.", "findings_head."))}
+        weights = {
+            key: tensor
+            for key, tensor in self.trained_tensors().items()
+            if key.startswith(("encoder.", "findings_head."))
+        }
         return hashlib.sha256((settings + hash_tensors(weights)).encode()).hexdigest()
 
     def provenance(self) -> dict[str, Any]:
@@ -192,12 +213,6 @@ class Bundle:
             "weights": hash_tensors(self.trained_tensors()),
             "versions": {name: version(name) for name in ("bioreport", "torch", "transformers")},
         }
-
-
-def special_parameters(fusion: "PrefixFusion") -> dict[str, Tensor]:
-    """Special tokens of a fusion by their names in a bundle."""
-    names = ("start_token", "end_token", "separator_token")
-    return {key: getattr(fusion, name) for key, name in zip(SPECIAL_TOKENS, names, strict=True)}
 
 
 def hash_tensors(tensors: dict[str, Tensor]) -> str:
@@ -261,7 +276,9 @@ def load_bundle(
     try:
         tensors = load_file(weights)
     except (OSError, SafetensorError) as error:
-        raise InputError(weights, "is missing or is no safetensors file", "restore the bundle's folder") from error
+        raise InputError(
+            weights, "is missing or is no safetensors file", "restore the bundle's folder"
+        ) from error
     try:
         bundle = _build(config, folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -269,11 +286,17 @@ def load_bundle(
             folder / "config.json", f"does not describe a model ({error})", "restore the bundle's folder"
         ) from error
     for prefix, module in (
-        ("encoder.", bundle.encoder), ("projector.", bundle.projector), ("findings_head.", bundle.findings_head)
+        ("encoder.", bundle.encoder),
+        ("projector.", bundle.projector),
+        ("findings_head.", bundle.findings_head),
     ):
         if module is not None:
-            _load(module, {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)},
-                  weights, prefix)
+            _load(
+                module,
+                {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)},
+                weights,
+                prefix,
+            )
             module.to(place).eval().requires_grad_(False)
     bundle.special_tokens = {key: tensors[key] for key in SPECIAL_TOKENS if key in tensors}
     bundle.device, bundle.dtype = place, resolve_dtype(dtype, place)
@@ -293,8 +316,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(path, "is not the config of a bioreport bundle", cure)
     if config.get("version") != VERSION:
-        raise InputError(path, f"has bundle version {config.get('version')!r}, this bioreport reads {VERSION}",
-                         "install the bioreport that wrote it")
+        raise InputError(
+            path,
+            f"has bundle version {config.get('version')!r}, this bioreport reads {VERSION}",
+            "install the bioreport that wrote it",
+        )
     return config
 
 
@@ -362,15 +388,21 @@ def save_bundle(
         Where `directory` holds anything that is not a bundle's, or cannot be written.
     """
     directory = Path(directory)
-    strangers = sorted(p.name for p in directory.iterdir() if p.name not in _OWN_FILES) if directory.is_dir() else []
+    strangers = (
+        sorted(p.name for p in directory.iterdir() if p.name not in _OWN_FILES) if directory.is_dir() else []
+    )
     if strangers or (directory.exists() and not directory.is_dir()):
-        raise InputError(directory, f"is no bundle's folder ({strangers[0]!r} lies in it)" if strangers
-                         else "is a file", "choose a new folder with -o")
+        raise InputError(
+            directory,
+            f"is no bundle's folder ({strangers[0]!r} lies in it)" if strangers else "is a file",
+            "choose a new folder with -o",
+        )
     config = bundle.config()
     source = Path(bundle.llm_source) if bundle.llm_source is not None else None
     local = source is not None and source.is_dir()
-    embed = embed_llm or (local and source is not None and (source.parent / "config.json").is_file()
-                          and source.name == "llm")
+    embed = embed_llm or (
+        local and source is not None and (source.parent / "config.json").is_file() and source.name == "llm"
+    )
     tensors = {}
     for key, tensor in bundle.trained_tensors().items():
         stored = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
@@ -386,7 +418,9 @@ def save_bundle(
         elif local and source is not None:
             config["llm"] = str(source.resolve())
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "config.json").write_text(
+            json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         if readme is not None:
             (folder / "README.md").write_text(readme, encoding="utf-8")
         _flush_to_disk(folder)

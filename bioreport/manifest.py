@@ -91,7 +91,9 @@ def write_manifest(path: str | os.PathLike[str], entries: Iterable[Entry]) -> Pa
         Where it cannot be written.
     """
     path = Path(path)
-    lines = [json.dumps(_line(entry, path.parent), ensure_ascii=False, allow_nan=False) + "\n" for entry in entries]
+    lines = [
+        json.dumps(_line(entry, path.parent), ensure_ascii=False, allow_nan=False) + "\n" for entry in entries
+    ]
     write_atomically(path, "".join(lines))
     return path
 

@@ -1,0 +1,423 @@
+"""Training of the projector and the special tokens on a frozen encoder and a frozen LLM.
+
+The encoder runs once (`bioreport.tokens`); training reads its tokens. ``OUT`` becomes the bundle, and the
+folder ``OUT.training`` beside it holds the tokens and the checkpoint, and may be removed afterwards.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bioreport.bundle import Bundle, load_bundle, save_bundle
+from bioreport.errors import InputError
+from bioreport.files import write_atomically
+from bioreport.llm import load_llm
+from bioreport.manifest import Entry, read_manifest
+from bioreport.pipeline import merge_parts, prompt_for
+from bioreport.projectors import build_projector
+from bioreport.prompts import SECTIONS, layout_for
+from bioreport.tokens import TokenStore, encode_manifest, recording_key
+
+if TYPE_CHECKING:
+    from bioreport.fusion import PrefixFusion
+
+logger = logging.getLogger(__name__)
+VALIDATION = frozenset({"val", "valid", "validation", "dev"})
+# so that the model also writes reports of patients whose history nobody gave
+HISTORY_LEFT_OUT = 0.25
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one report is trained on."""
+
+    file: str
+    sessions: list[Tensor]
+    prompt: str
+    prompt_without_history: str
+    response: str
+
+
+@dataclass
+class Result:
+    """What a training run came to.
+
+    Attributes
+    ----------
+    bundle : Path
+    losses : list of float
+        Mean cross-entropy of each step, in nats a token, from the first step on, resumed or not.
+    validation : list of float
+        The same on the validation split after each epoch; empty without one.
+    errors : list of InputError
+        Recordings that could not be used.
+    """
+
+    bundle: Path
+    losses: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    errors: list[InputError] = field(default_factory=list)
+
+
+def train(
+    manifest: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    llm: str | None = None,
+    projector: str = "sequence-perceiver",
+    projector_sizes: dict[str, Any] | None = None,
+    encoder_bundle: str | os.PathLike[str] | Bundle = "bioreport-tiny",
+    epochs: int = 10,
+    batch_size: int = 4,
+    lr: float = 1e-4,
+    weight_decay: float = 0.01,
+    warmup: float = 0.1,
+    clip: float = 1.0,
+    seed: int = 5,
+    max_steps: int | None = None,
+    resume: bool = True,
+    save_every: int = 100,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: bool = False,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Result:
+    """Train a projector for an LLM and write the bundle.
+
+    The recipe is CELM's (Jathurshan0330/CELM): AdamW, linear warm-up and linear decay, gradients clipped.
+    Unlike there, the encoder and the LLM are in eval mode, without dropout, and the rate does reach zero.
+
+    Parameters
+    ----------
+    manifest : path-like
+        Entries of split ``train`` or of none are trained on, those of ``val`` validate; others are left out.
+    out : path-like
+        Folder of the bundle.
+    llm : str, optional
+        Hub id or folder; by default the encoder bundle's.
+    projector : {"linear", "sequence", "perceiver", "sequence-perceiver"}
+    projector_sizes : dict, optional
+        Passed to `build_projector`.
+    encoder_bundle : str, path-like or Bundle
+        Where encoder, preprocessing and findings head come from.
+    epochs, batch_size : int
+    lr, weight_decay, warmup, clip : float
+        Peak learning rate; AdamW's decay; share of the steps that warm up; largest norm of the gradient.
+    seed : int
+        Of the initial weights, the order and dropout.
+    max_steps : int, optional
+        Stop after this many steps; the learning rate reaches zero there.
+    resume : bool
+        Go on from the checkpoint in ``OUT.training``, to the same bits.
+    save_every : int
+        Steps between checkpoints.
+    on_step : callable, optional
+        Called with the number of steps done and the last loss.
+
+    Raises
+    ------
+    InputError
+        Where the manifest, a model or the checkpoint cannot be used, or nothing is left to train on.
+    """
+    out = Path(out)
+    work = out.with_name(out.name + ".training")
+    entries = read_manifest(manifest)
+    bundle = (
+        encoder_bundle
+        if isinstance(encoder_bundle, Bundle)
+        else load_bundle(encoder_bundle, llm=llm, device=device, dtype=dtype)
+    )
+    if llm is not None:
+        bundle = replace(bundle, llm_source=llm)
+    errors = encode_manifest(entries, bundle, work / "tokens", progress=progress)
+    for error in errors:
+        logger.warning("%s", error)
+    bundle, fusion = new_fusion(bundle, projector, projector_sizes or {}, seed)
+    store = TokenStore(work / "tokens")
+    training = read_samples([e for e in entries if e.split in ("train", None)], store, bundle)
+    validating = read_samples([e for e in entries if e.split in VALIDATION], store, bundle)
+    if not training:
+        raise InputError(
+            manifest,
+            "has no report to train on (readable recording, sections, split train)",
+            "give a manifest with sections, as `bioreport simulate eeg` writes it",
+        )
+    run = Run(
+        fusion,
+        training,
+        seed=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        clip=clip,
+        max_steps=max_steps,
+        kind=projector,
+    )
+    checkpoint = work / "checkpoint.pt"
+    if resume and checkpoint.is_file():
+        run.load(checkpoint)
+    bar = tqdm(total=run.total_steps, initial=run.step, disable=not progress, unit="step", desc="train")
+    try:
+        began, seen = time.perf_counter(), 0
+        while run.step < run.total_steps:
+            loss, samples = run.advance()
+            seen += samples
+            bar.update()
+            bar.set_postfix(
+                loss=f"{loss:.3f}",
+                refresh=False,
+                **{"samples/s": f"{seen / (time.perf_counter() - began):.1f}"},
+            )
+            if run.at_epoch_end() and validating:
+                run.validation.append(mean_loss(fusion, validating, batch_size))
+                logger.info("epoch %d: validation loss %.4f", run.epoch, run.validation[-1])
+            if run.step % save_every == 0 or run.step == run.total_steps:
+                run.save(checkpoint)
+            if on_step is not None:
+                on_step(run.step, loss)
+    finally:
+        bar.close()
+    bundle.name = out.name
+    save_bundle(bundle, out)
+    return Result(out, run.losses, run.validation, errors)
+
+
+def new_fusion(bundle: Bundle, kind: str, sizes: dict[str, Any], seed: int) -> "tuple[Bundle, PrefixFusion]":
+    """Give a bundle a fresh projector and special tokens for its LLM; only these learn."""
+    from bioreport.fusion import PrefixFusion
+
+    if bundle.llm_source is None:
+        raise InputError(bundle.where, "names no language model", "name one with --llm")
+    llm, tokenizer = load_llm(bundle.llm_source, device=bundle.device, dtype=bundle.dtype)
+    llm.requires_grad_(False).eval()
+    width = llm.get_input_embeddings().embedding_dim
+    # the initial weights hang on the seed alone, not on what was drawn before
+    torch.manual_seed(seed)
+    config = {"kind": kind, "encoder_dim": bundle.encoder_dim, "llm_dim": width, **sizes}
+    projector = build_projector(**config)
+    fusion = PrefixFusion(llm, tokenizer, projector, bundle.encoder_dim, compat=bundle.compat).to(
+        bundle.device
+    )
+    fresh = replace(bundle, projector_config=config, projector=projector, special_tokens={}, folder=None)
+    fresh.use(fusion)
+    return fresh, fusion
+
+
+def read_samples(entries: Sequence[Entry], store: TokenStore, bundle: Bundle) -> list[Sample]:
+    """Entries with a report whose recordings are all in the store, as prompts and responses."""
+    encoding = bundle.encoding_key()
+    samples = []
+    for entry in entries:
+        unknown = [name for name in entry.sections if name not in SECTIONS]
+        if unknown:
+            raise InputError(
+                entry.recordings[0],
+                f"has the unknown section {unknown[0]!r} in the manifest",
+                f"name it as one of: {', '.join(SECTIONS)}",
+            )
+        try:
+            keys = [recording_key(path, encoding) for path in entry.recordings]
+        except InputError:
+            # listed by encode_manifest already
+            continue
+        if not entry.sections or not all(key in store for key in keys):
+            continue
+        group = [store.get(key) for key in keys]
+        parts, names = merge_parts(group), list(entry.sections)
+        samples.append(
+            Sample(
+                file=str(entry.recordings[0]),
+                sessions=[evidence.tokens for evidence in group],
+                prompt=prompt_for(parts, names, entry.history, "tokens", bundle),
+                prompt_without_history=prompt_for(parts, names, None, "tokens", bundle),
+                response=layout_for(bundle.compat).render(entry.sections),
+            )
+        )
+    return samples
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(f"{sample.prompt}\0{sample.response}\0{[len(s) for s in sample.sessions]}\0".encode())
+    return digest.hexdigest()
+
+
+def learning_rate_factor(step: int, total: int, warmup: float) -> float:
+    """Linear warm-up over a share of the steps, then linear decay to zero at `total`."""
+    rising = max(1, round(total * warmup))
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return max(0.0, (total - step) / max(1, total - rising + 1))
+
+
+class Run:
+    """A training run that can stop after any step and go on to the same bits."""
+
+    def __init__(
+        self,
+        fusion: "PrefixFusion",
+        samples: Sequence[Sample],
+        *,
+        seed: int,
+        epochs: int,
+        batch_size: int,
+        lr: float,
+        weight_decay: float,
+        warmup: float,
+        clip: float,
+        max_steps: int | None,
+        kind: str,
+    ) -> None:
+        self.fusion, self.samples, self.seed, self.batch_size, self.clip = (
+            fusion,
+            samples,
+            seed,
+            batch_size,
+            clip,
+        )
+        self.steps_per_epoch = math.ceil(len(samples) / batch_size)
+        self.total_steps = min(epochs * self.steps_per_epoch, max_steps or epochs * self.steps_per_epoch)
+        self.step = 0
+        self.losses: list[float] = []
+        self.validation: list[float] = []
+        learning = trained_parameters(fusion)
+        self.parameters = list(learning.values())
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=weight_decay)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: learning_rate_factor(step, self.total_steps, warmup)
+        )
+        # what must be the same for a checkpoint to go on from
+        self.settings = json.dumps(
+            {
+                "projector": kind, "shapes": {key: list(p.shape) for key, p in learning.items()},
+                "data": _digest(samples), "batch_size": batch_size, "total_steps": self.total_steps, "lr": lr,
+                "weight_decay": weight_decay, "warmup": warmup, "clip": clip, "seed": seed,
+            },
+            sort_keys=True,
+        )  # fmt: skip
+        torch.manual_seed(seed + 1)
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.step // self.steps_per_epoch
+
+    def at_epoch_end(self) -> bool:
+        """Whether an epoch, or the run, has just ended."""
+        return self.step % self.steps_per_epoch == 0 or self.step == self.total_steps
+
+    def batch(self) -> list[tuple[Sample, str]]:
+        """Samples of the next step with the prompt each is shown: from seed and step alone."""
+        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.samples), generator=draw).tolist()
+        bare = (torch.rand(len(self.samples), generator=draw) < HISTORY_LEFT_OUT).tolist()
+        first = self.step % self.steps_per_epoch * self.batch_size
+        chosen = order[first : first + self.batch_size]
+        return [
+            (self.samples[i], self.samples[i].prompt_without_history if bare[i] else self.samples[i].prompt)
+            for i in chosen
+        ]
+
+    def advance(self) -> tuple[float, int]:
+        """Do one step; returns its loss and its number of samples."""
+        batch = self.batch()
+        self.fusion.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(self.fusion, [sample for sample, _ in batch], [prompt for _, prompt in batch])
+        loss.backward()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise InputError(
+                "training",
+                f"the loss is {value} at step {self.step + 1}",
+                "lower --lr or use --dtype float32",
+            )
+        nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.step += 1
+        self.losses.append(value)
+        return value, len(batch)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint in one step."""
+        content = io.BytesIO()
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        torch.save(
+            {
+                "settings": self.settings,
+                "step": self.step,
+                "losses": self.losses,
+                "validation": self.validation,
+                "weights": {key: p.detach().cpu() for key, p in trained_parameters(self.fusion).items()},
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": cuda,
+            },
+            content,
+        )
+        write_atomically(path, content.getvalue())
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint; raises InputError where it is damaged or of another run."""
+        anew = "start anew with --no-resume, or choose another -o"
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+            raise InputError(path, "cannot be read as a checkpoint", anew) from error
+        if state["settings"] != self.settings:
+            raise InputError(path, "belongs to a run with other settings or data", anew)
+        with torch.no_grad():
+            for key, parameter in trained_parameters(self.fusion).items():
+                parameter.copy_(state["weights"][key])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.step, self.losses, self.validation = state["step"], state["losses"], state["validation"]
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+
+
+def trained_parameters(fusion: "PrefixFusion") -> dict[str, nn.Parameter]:
+    """Projector's and special tokens' parameters, by name: all that learns."""
+    return {key: p for key, p in fusion.named_parameters() if p.requires_grad and not key.startswith("llm.")}
+
+
+def loss_of(fusion: "PrefixFusion", samples: Sequence[Sample], prompts: Sequence[str]) -> Tensor:
+    """Mean cross-entropy of the responses."""
+    try:
+        fused = fusion.embed(
+            prompts, [sample.sessions for sample in samples], [sample.response for sample in samples]
+        )
+    except ValueError as error:
+        raise InputError(
+            samples[0].file, f"cannot be trained on ({error})", "shorten its history, or choose another LLM"
+        ) from error
+    return fusion.loss(fused)
+
+
+@torch.no_grad()
+def mean_loss(fusion: "PrefixFusion", samples: Sequence[Sample], batch_size: int) -> float:
+    """Mean over samples of the loss, without dropout."""
+    fusion.eval()
+    total = 0.0
+    for first in range(0, len(samples), batch_size):
+        batch = samples[first : first + batch_size]
+        total += float(loss_of(fusion, batch, [sample.prompt for sample in batch])) * len(batch)
+    return total / len(samples)
