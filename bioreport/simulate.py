@@ -254,7 +254,7 @@ def _paint_alpha(canvas: Canvas, plan: Plan, subtract: Any) -> dict[str, Any]:
     asymmetric = "posterior_asymmetry" in plan.present
     slowed = "generalized_slowing" in plan.present
     frequency = float(
-        np.clip(rng.normal(7.6, 0.5), 6.8, 8.6) if slowed else np.clip(rng.normal(9.8, 1.1), 7.5, 12.6)
+        np.clip(rng.normal(7.4, 0.6), 6.4, 8.6) if slowed else np.clip(rng.normal(9.8, 1.1), 8.0, 12.5)
     )
     rms = float(rng.uniform(9, 26))
     if rng.random() < 0.05:

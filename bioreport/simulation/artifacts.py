@@ -95,8 +95,10 @@ def break_electrodes(
         else:
             colour = rng.standard_normal(n, dtype=np.float32)
             if rng.random() < 0.5:
-                colour = np.convolve(colour, np.ones(5, dtype=np.float32) / 2.2, mode="same")
-            data[row] = colour * np.float32(rng.uniform(8, 20) * max(typical, 10.0))
+                colour = np.convolve(colour, np.full(5, 0.45, dtype=np.float32), mode="same")
+            # what lies above the usual 75 Hz is filtered away again by whoever reads the file
+            loudness = rng.uniform(9, 20) * np.sqrt(max(1.0, sfreq / 150.0))
+            data[row] = colour * np.float32(loudness * max(typical, 10.0))
 
 
 # ---- patterns that are no finding; a classifier has to see them to leave them alone ----

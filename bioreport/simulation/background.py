@@ -10,6 +10,7 @@ from bioreport.simulation.montages import positions
 FRONT = np.array([0.0, 0.9, 0.45])
 VERTEX = np.array([0.0, 0.0, 1.0])
 OCCIPUT = np.array([0.0, -0.9, 0.45])
+MOST_CHANNELS = 6  # named for a focal field, however dense the montage
 
 
 def coloured_noise(
@@ -140,6 +141,7 @@ def sleep(canvas: Canvas, interval: Interval) -> None:
     for onset in canvas.place(count, start, end, 2.0, 3.0):
         times = canvas.times(rng.uniform(0.6, 1.8))
         wave = np.sin(2 * np.pi * (frequency + rng.normal(0, 0.3)) * times + rng.uniform(0, 6.28))
+        canvas.mark("sleep_spindles", onset, onset + float(times[-1]), channels)
         lateral = pattern * (1 + np.float32(rng.normal(0, 0.15)) * canvas.xyz[:, 0].astype(np.float32))
         canvas.add(
             hann_burst(len(times), 0.4) * wave * np.float32(1.41 * rms * rng.uniform(0.85, 1.3)),
@@ -148,7 +150,6 @@ def sleep(canvas: Canvas, interval: Interval) -> None:
         )
         if rng.random() < 0.4:
             k_complex(canvas, onset - 0.6, rng.uniform(70, 150))
-    canvas.mark("sleep_spindles", start, end, channels)
     for onset in canvas.place(int((end - start) / 8), start, end, 0.5, 1.0):
         wave = vertex_wave(canvas.times(0.4)) * np.float32(rng.uniform(50, 120))
         canvas.add(wave, canvas.field(VERTEX, rng.uniform(0.4, 0.6)), onset)
@@ -200,7 +201,7 @@ def focal_slowing(
         wave += np.float32(0.5) * canvas.band_noise(4.0, 6.5)
     strength = np.float32(max(level * rng.uniform(2.4, 4.0), 22.0))
     canvas.add(wave * canvas.gate(intervals, 0.8) * strength, pattern)
-    channels = canvas.channels(pattern, 0.55)
+    channels = canvas.channels(pattern, 0.55)[:MOST_CHANNELS]
     if name is not None:
         for start, end in intervals:
             canvas.mark(name, start, end, channels)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bioreport.simulation.background import FRONT, OCCIPUT, VERTEX, focal_slowing
+from bioreport.simulation.background import FRONT, MOST_CHANNELS, OCCIPUT, VERTEX
 from bioreport.simulation.canvas import Canvas, Floats, Interval, gaussian, hann_burst
 
 
@@ -20,7 +20,7 @@ def focal_discharges(canvas: Canvas, centre: str, interval: Interval, count: int
     """Paint spikes or sharp waves at one place and mark each of them."""
     rng = canvas.rng
     pattern = canvas.field(centre, rng.uniform(0.32, 0.48))
-    channels = canvas.channels(pattern, 0.55)
+    channels = canvas.channels(pattern, 0.55)[:MOST_CHANNELS]
     width = rng.uniform(0.06, 0.16)
     slow = rng.uniform(0.25, 0.6)
     amplitude = max(rng.uniform(75, 170), 7.0 * canvas.level)
@@ -97,7 +97,7 @@ def seizure(canvas: Canvas, interval: Interval, centre: str | None) -> tuple[str
     else:
         near = canvas.field(centre, rng.uniform(0.4, 0.5))
         middle = canvas.field(centre, 0.95)
-        channels = canvas.channels(near, 0.5)
+        channels = canvas.channels(near, 0.5)[:MOST_CHANNELS]
         reach = float(rng.uniform(0.3, 1.0))
         canvas.add(wave, near, start)
         canvas.add(wave * np.clip(2.5 * progress - 0.6, 0, 1) * np.float32(0.5), middle, start)
@@ -134,13 +134,3 @@ def burst_suppression(canvas: Canvas) -> None:
             canvas.add(spike_and_slow_wave(canvas.times(0.8), 0.09, 0.5) * amplitude, whole, at)
         at += length + gap * rng.uniform(0.6, 1.5)
     canvas.mark("burst_suppression", 0.0, canvas.duration)
-
-
-__all__ = [
-    "burst_suppression",
-    "focal_discharges",
-    "focal_slowing",
-    "generalized_spike_wave",
-    "seizure",
-    "spike_and_slow_wave",
-]

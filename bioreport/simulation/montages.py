@@ -12,172 +12,32 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-TEN_TWENTY = tuple(
-    [
-        "Fp1",
-        "Fp2",
-        "F7",
-        "F3",
-        "Fz",
-        "F4",
-        "F8",
-        "T3",
-        "C3",
-        "Cz",
-        "C4",
-        "T4",
-        "T5",
-        "P3",
-        "Pz",
-        "P4",
-        "T6",
-        "O1",
-        "O2",
-    ]
-)
-_CELM = tuple(
-    [
-        "C3",
-        "C4",
-        "O1",
-        "O2",
-        "Cz",
-        "F3",
-        "F4",
-        "F7",
-        "F8",
-        "Fz",
-        "Fp1",
-        "Fp2",
-        "Fpz",
-        "P3",
-        "P4",
-        "Pz",
-        "T3",
-        "T4",
-        "T5",
-        "T6",
-        "A1",
-        "A2",
-    ]
-)
-_EEGMAT = tuple(
-    [
-        "Fp1",
-        "Fp2",
-        "F3",
-        "F4",
-        "F7",
-        "F8",
-        "T3",
-        "T4",
-        "C3",
-        "C4",
-        "T5",
-        "T6",
-        "P3",
-        "P4",
-        "O1",
-        "O2",
-        "Fz",
-        "Cz",
-        "Pz",
-    ]
-)
-_NIHON_KOHDEN = tuple(
-    [
-        "Fp2",
-        "Fp1",
-        "F4",
-        "F3",
-        "C4",
-        "C3",
-        "P4",
-        "P3",
-        "O2",
-        "O1",
-        "F8",
-        "F7",
-        "T4",
-        "T3",
-        "T6",
-        "T5",
-        "Fz",
-        "Cz",
-        "Pz",
-    ]
-)
-_SIXTEEN = tuple(
-    ["Fp1", "Fp2", "T3", "T4", "T5", "T6", "F7", "F8", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
-)
-_TEN_TEN = tuple(
-    [
-        "FC5",
-        "FC3",
-        "FC1",
-        "FCz",
-        "FC2",
-        "FC4",
-        "FC6",
-        "C5",
-        "C3",
-        "C1",
-        "Cz",
-        "C2",
-        "C4",
-        "C6",
-        "CP5",
-        "CP3",
-        "CP1",
-        "CPz",
-        "CP2",
-        "CP4",
-        "CP6",
-        "Fp1",
-        "Fpz",
-        "Fp2",
-        "AF7",
-        "AF3",
-        "AFz",
-        "AF4",
-        "AF8",
-        "F7",
-        "F5",
-        "F3",
-        "F1",
-        "Fz",
-        "F2",
-        "F4",
-        "F6",
-        "F8",
-        "FT7",
-        "FT8",
-        "T7",
-        "T8",
-        "T9",
-        "T10",
-        "TP7",
-        "TP8",
-        "P7",
-        "P5",
-        "P3",
-        "P1",
-        "Pz",
-        "P2",
-        "P4",
-        "P6",
-        "P8",
-        "PO7",
-        "PO3",
-        "POz",
-        "PO4",
-        "PO8",
-        "O1",
-        "Oz",
-        "O2",
-        "Iz",
-    ]
-)
+TEN_TWENTY = (
+    "Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "T3", "C3", "Cz", "C4", "T4", "T5", "P3", "Pz", "P4", "T6",
+    "O1", "O2",
+)  # fmt: skip
+_CELM = (
+    "C3", "C4", "O1", "O2", "Cz", "F3", "F4", "F7", "F8", "Fz", "Fp1", "Fp2", "Fpz", "P3", "P4", "Pz", "T3",
+    "T4", "T5", "T6", "A1", "A2",
+)  # fmt: skip
+_EEGMAT = (
+    "Fp1", "Fp2", "F3", "F4", "F7", "F8", "T3", "T4", "C3", "C4", "T5", "T6", "P3", "P4", "O1", "O2", "Fz",
+    "Cz", "Pz",
+)  # fmt: skip
+_NIHON_KOHDEN = (
+    "Fp2", "Fp1", "F4", "F3", "C4", "C3", "P4", "P3", "O2", "O1", "F8", "F7", "T4", "T3", "T6", "T5", "Fz",
+    "Cz", "Pz",
+)  # fmt: skip
+_SIXTEEN = (
+    "Fp1", "Fp2", "T3", "T4", "T5", "T6", "F7", "F8", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2",
+)  # fmt: skip
+_TEN_TEN = (
+    "FC5", "FC3", "FC1", "FCz", "FC2", "FC4", "FC6", "C5", "C3", "C1", "Cz", "C2", "C4", "C6", "CP5", "CP3",
+    "CP1", "CPz", "CP2", "CP4", "CP6", "Fp1", "Fpz", "Fp2", "AF7", "AF3", "AFz", "AF4", "AF8", "F7", "F5",
+    "F3", "F1", "Fz", "F2", "F4", "F6", "F8", "FT7", "FT8", "T3", "T4", "T9", "T10", "TP7", "TP8", "T5",
+    "P5", "P3", "P1", "Pz", "P2", "P4", "P6", "T6", "PO7", "PO3", "POz", "PO4", "PO8", "O1", "Oz", "O2",
+    "Iz",
+)  # fmt: skip
 TEMPLATE_ALIASES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 
 
@@ -210,8 +70,8 @@ class Style:
 
     def label(self, name: str) -> str:
         """Spell an electrode as the files of this style do."""
-        dotted = (name.capitalize() if name[0] != "O" else name) + "...."
-        return self.spelling.format(name=name, upper=name.upper(), dotted=dotted[:4])
+        dotted = (TEMPLATE_ALIASES.get(name, name).capitalize() + "....")[:4]
+        return self.spelling.format(name=name, upper=name.upper(), dotted=dotted)
 
 
 _ROUTINE = (200.0, 250.0, 256.0, 500.0, 512.0)
