@@ -23,6 +23,8 @@ ANTI_ALIAS_DB = 120.0
 LEAST_TRANSITION = 2.0
 # Values in the spectra of one call of the transform: keeps temporaries near 16 MB at any rate.
 VALUES_PER_TRANSFORM = 2**21
+# A block of this many samples counts as twice the work, for its memory.
+LONG_BLOCK = 2**20
 
 WORKERS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
@@ -246,7 +248,8 @@ class OverlapSave:
 def _fast_block(response: Response, pad: int) -> int:
     """The block with the least work per sample among those whose two transforms have small factors.
 
-    Of blocks within a tenth of the least work the shortest is taken: it needs the least memory.
+    Long blocks count as more work, for the memory they need; of those within a tenth of the least the
+    shortest is taken.
     """
     down, up, half = response.down, response.up, response.half
     shortest = 2 * pad + 2
@@ -263,7 +266,7 @@ def _fast_block(response: Response, pad: int) -> int:
                 and fft.next_fast_len(block_out, real=True) == block_out
             ):
                 continue
-            costs[block] = block * np.log2(block) / step
+            costs[block] = block * np.log2(block) / step * (1 + block / LONG_BLOCK)
         if costs:
             break
     least = min(costs.values())
