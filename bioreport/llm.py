@@ -1,0 +1,133 @@
+"""Loading the causal language model and its tokenizer, from a folder or the Hub."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from bioreport.errors import InputError
+
+
+def load_llm(
+    name_or_dir: str | PathLike[str],
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "cpu",
+    *,
+    attention: str | None = None,
+) -> tuple[Any, Any]:
+    """A decoder-only causal LM in eval mode, and its tokenizer.
+
+    Parameters
+    ----------
+    name_or_dir : str or path
+        Folder of a saved model, or a Hub id. No code out of a model's repository is run.
+    dtype : {"auto", "float32", "bfloat16", "float16"} or torch.dtype
+        ``"auto"``: as stored.
+    device : str or torch.device
+    attention : {None, "sdpa", "eager", "flash_attention_2"}
+        None takes the fastest that torch alone has for this family (SDPA as a rule).
+
+    Returns
+    -------
+    llm : PreTrainedModel
+    tokenizer : PreTrainedTokenizer
+
+    Raises
+    ------
+    InputError
+        Where the model is not there, cannot be fetched, is incomplete or no causal LM, or where the attention
+        asked for is not installed.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    name = fspath(name_or_dir)
+    _check_attention(name, attention)
+    if isinstance(dtype, str) and dtype != "auto":
+        dtype = getattr(torch, dtype)
+    local = Path(name).is_dir()
+    if local and not (Path(name) / "config.json").is_file():
+        raise InputError(
+            name,
+            "holds no language model: config.json is missing",
+            "name a folder that save_pretrained wrote",
+        )
+    if not local and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise InputError(
+            name,
+            "is not a folder of a language model",
+            "name a folder that save_pretrained wrote, or a Hub id",
+        )
+    options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, trust_remote_code=False, output_loading_info=True, **options
+            )
+    except (SafetensorError, json.JSONDecodeError, EOFError) as error:
+        raise InputError(name, "has a broken file", "fetch the model again") from error
+    except OSError as error:
+        raise _absent(name, local) from error
+    except (ValueError, KeyError, RuntimeError, ImportError) as error:
+        problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            name,
+            f"cannot be loaded as a causal language model ({problem[:200].rstrip('.')})",
+            "name a decoder-only model that this version of transformers knows",
+        ) from error
+    llm, report = loaded
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            name, f"lacks {len(missing)} of its weights, {missing[0]} first", "fetch the whole model again"
+        )
+    if llm.config.is_encoder_decoder:
+        raise InputError(name, "is an encoder-decoder model", "name a decoder-only causal language model")
+    if tokenizer.eos_token_id is None:
+        raise InputError(name, "has a tokenizer without an end token", "name a model whose tokenizer has one")
+    return llm.to(device).eval(), tokenizer
+
+
+def _absent(name: str, local: bool) -> InputError:
+    if local:
+        return InputError(
+            name, "is not complete: its weights or its tokenizer are missing", "copy the whole folder"
+        )
+    return InputError(
+        name,
+        "is neither a folder nor a model that the Hugging Face Hub gives us now",
+        f"check the name and the network, or run `hf download {name}` where there is one and name the folder "
+        "(a gated model needs `hf auth login`)",
+    )
+
+
+def _check_attention(name: str, attention: str | None) -> None:
+    if attention != "flash_attention_2":
+        return
+    from transformers.utils import is_flash_attn_2_available
+
+    if not is_flash_attn_2_available():
+        raise InputError(
+            name,
+            "is to run with flash_attention_2, which is not installed or has no CUDA device here",
+            "run `pip install bioreport[flash]` on a CUDA machine, or leave the option out",
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar of weights: a report's stderr is the caller's."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
