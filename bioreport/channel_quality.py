@@ -8,6 +8,8 @@ FLAT_UV = 0.2  # peak to peak in one second; amplifiers' own noise is above this
 HELD_SHARE = 0.9  # of a second's samples equal to the one before: a held or stepped value
 SATURATED_SHARE = 0.02  # of all samples lying on the channel's own extreme value
 SATURATED_UV = 200.0  # peak to peak below which an extreme is no clipping
+FAR_LARGER, LARGER = 10.0, 4.0  # times the median channel
+UNRELATED = 0.25  # highest correlation with any other channel
 BAD_SHARE = 0.5  # of the recording a channel must be bad for to be called bad
 
 
@@ -80,14 +82,14 @@ class RawQuality:
 def noisy(
     spread: np.ndarray, correlation: np.ndarray, usable: np.ndarray, names: Sequence[str]
 ) -> np.ndarray:
-    """Channels that follow no other channel or are far larger than all.
+    """Channels that are far larger than the others, or larger and like none of them.
 
     Parameters
     ----------
     spread : float32 [N, C]
-        Standard deviation in µV of each epoch.
+        Standard deviation in µV of each epoch's differences over 25 ms.
     correlation : float32 [N, C]
-        Highest absolute correlation with any other channel in each epoch.
+        Highest absolute correlation of these with any other channel.
     usable : bool [N, C]
         Entries that count.
     names : sequence of str
@@ -95,7 +97,8 @@ def noisy(
 
     Returns
     -------
-    bool [C]. The two criteria (deviation and correlation) are those of PREP (Bigdely-Shamlo 2015).
+    bool [C]. Deviation and correlation are criteria of PREP (Bigdely-Shamlo 2015); the limits lie between
+    simulated noisy channels (11 to 55 times the others) and muscle (up to 5 times).
     """
     result = np.zeros(len(names), bool)
     typical = _masked_median(spread, usable)
@@ -105,7 +108,9 @@ def noisy(
     centre = float(np.median(typical[scalp]))
     follows = _masked_median(correlation, usable)
     for i in scalp:
-        result[i] = typical[i] > 5 * centre or (follows[i] < 0.3 and typical[i] > 1.5 * centre)
+        result[i] = typical[i] > FAR_LARGER * centre or (
+            follows[i] < UNRELATED and typical[i] > LARGER * centre
+        )
     return result
 
 

@@ -33,34 +33,10 @@ _HOME: dict[str, tuple[str, ...]] = {
     "generalized_spike_wave": ("EPILEPTIFORM ABNORMALITIES", "INTERICTAL EPILEPTIFORM ABNORMALITIES"),
     "seizure": ("EVENTS/SEIZURES", "SEIZURES"),
 }
-_ABBREVIATIONS = frozenset(
-    [
-        "e.g",
-        "i.e",
-        "vs",
-        "approx",
-        "ca",
-        "cf",
-        "dr",
-        "etc",
-        "fig",
-        "no",
-        "nr",
-        "resp",
-        "sec",
-        "min",
-        "max",
-        "ampl",
-        "avg",
-        "incl",
-        "st",
-        "mr",
-        "mrs",
-        "ms",
-        "prof",
-        "vol",
-    ]
-)
+_ABBREVIATIONS = (
+    "e.g", "i.e", "vs", "approx", "ca", "cf", "dr", "etc", "fig", "no", "nr", "resp", "sec", "min", "max",
+    "ampl", "avg", "incl", "st", "mr", "mrs", "ms", "prof", "vol",
+)  # fmt: skip
 _END = re.compile(r"[.!?]+[\"”')\]]*(?=\s+|$)|\n+")
 _NORMAL = re.compile(
     r"^\W*(?:this is )?(?:an? )?(?:essentially |within )?normal\b(?: limits)?"

@@ -26,7 +26,8 @@ REGIONS = {
 }
 KEPT_EPOCHS = 256  # at least half as many stay once the recording is longer
 ARTIFACT_UV = 1000.0  # no scalp rhythm reaches this; an epoch that does is not measured
-MAINS_RATIO = 10.0  # power at the mains frequency over its neighbours
+LAG_SECONDS = 0.025
+MAINS_RATIO = 20.0  # power at the mains frequency over its neighbours, seen by eye
 ASYMMETRY_PERCENT = 40.0  # a side-to-side difference below this is common in health
 
 
@@ -57,12 +58,14 @@ class Measurer:
         self.freqs = rhythm.frequencies(self.sfreq)
         shape = (KEPT_EPOCHS, len(self.names))
         self.spectra = np.zeros((*shape, len(self.freqs)), np.float32)
+        self.averaged = np.zeros_like(self.spectra)  # the same on the average reference
         self.spread = np.zeros(shape, np.float32)
         self.correlation = np.zeros(shape, np.float32)
         self.usable = np.zeros(shape, bool)
         self.kept = 0
         self.seen = 0
         self.stride = 1
+        self.mask_count = np.zeros(len(self.names), np.int64)
         self.usable_seconds = 0.0
 
     def on_raw(self, segment: "Segment", start: int, chunk: np.ndarray) -> None:
@@ -74,6 +77,7 @@ class Measurer:
         data = np.where(batch.channel_mask[:, :, None], batch.data, 0).astype(np.float32)
         largest = np.abs(data).max(axis=2)
         usable = batch.channel_mask & (largest < ARTIFACT_UV)
+        self.mask_count += batch.channel_mask.sum(axis=0)
         present = max(1, sum(name in self.names for name in self.recording.names))
         enough = usable.sum(axis=1) >= 0.5 * present
         self.usable_seconds += float(batch.patch_mask[enough].sum())
@@ -82,24 +86,22 @@ class Measurer:
         if not wanted:
             return
         spectra = rhythm.epoch_spectra(data[wanted], batch.patch_mask[wanted], self.sfreq)
-        spread, correlation = _spread_and_correlation(data[wanted])
+        averaged = rhythm.average_reference(data[wanted], usable[wanted], self.names)
+        averaged_spectra = rhythm.epoch_spectra(averaged, batch.patch_mask[wanted], self.sfreq)
+        spread, correlation = _spread_and_correlation(data[wanted], round(LAG_SECONDS * self.sfreq))
         for i, epoch in enumerate(wanted):
             if (self.seen - len(data) + epoch) % self.stride == 0:
-                self._keep(spectra[i], spread[i], correlation[i], usable[epoch])
+                self._keep(spectra[i], averaged_spectra[i], spread[i], correlation[i], usable[epoch])
 
-    def _keep(self, spectrum: np.ndarray, spread: np.ndarray, follow: np.ndarray, usable: np.ndarray) -> None:
+    def _keep(self, *epoch: np.ndarray) -> None:
+        arrays: list[np.ndarray] = [self.spectra, self.averaged, self.spread, self.correlation, self.usable]
         if self.kept == KEPT_EPOCHS:
-            for array in (self.spectra, self.spread, self.correlation, self.usable):
+            for array in arrays:
                 array[: KEPT_EPOCHS // 2] = array[::2].copy()
             self.kept //= 2
             self.stride *= 2
-        at = self.kept
-        self.spectra[at], self.spread[at], self.correlation[at], self.usable[at] = (
-            spectrum,
-            spread,
-            follow,
-            usable,
-        )
+        for array, values in zip(arrays, epoch, strict=True):
+            array[self.kept] = values
         self.kept += 1
 
     def result(self) -> dict[str, Any]:
@@ -112,7 +114,11 @@ class Measurer:
         saturated = [name for name, bad in zip(names, self.raw.saturated(), strict=True) if bad]
         judged = usable & np.array([name not in flat and name not in saturated for name in self.names])
         noisy_rows = channel_quality.noisy(self.spread[:n], self.correlation[:n], judged, self.names)
-        noisy = [name for name, bad in zip(self.names, noisy_rows, strict=True) if bad]
+        # present and neither flat nor clipped, yet preprocessing took it out of most epochs: beyond any EEG
+        masked = self.mask_count < 0.5 * max(self.seen, 1)
+        lost = {name for name, bad in zip(self.names, masked, strict=True) if bad and name in names}
+        noisy = [name for name, bad in zip(self.names, noisy_rows, strict=True) if bad or name in lost]
+        noisy = [name for name in noisy if name not in flat and name not in saturated]
         judged &= ~noisy_rows
         return {
             "duration_seconds": round(float(self.recording.duration_seconds), 2),
@@ -123,7 +129,9 @@ class Measurer:
             "channels_saturated": saturated,
             "channels_noisy": noisy,
             "mains": self._mains(),
-            "posterior_rhythm": rhythm.posterior_rhythm(spectra, judged, self.names, self.freqs),
+            "posterior_rhythm": rhythm.posterior_rhythm(
+                spectra, self.averaged[:n], judged, self.names, self.freqs
+            ),
             "band_power_percent": self._bands(spectra, judged),
         }
 
@@ -158,12 +166,16 @@ class Measurer:
         return result
 
 
-def _spread_and_correlation(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Standard deviation and highest absolute correlation with another channel, float32 [E, C] each."""
-    centred = data - data.mean(axis=2, keepdims=True)
-    spread = centred.std(axis=2)
-    unit = centred / np.maximum(spread, 1e-6)[:, :, None]
-    matrix = np.abs(unit @ unit.transpose(0, 2, 1)) / data.shape[2]
+def _spread_and_correlation(data: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
+    """Spread in µV and highest absolute correlation with another channel, float32 [E, C] each.
+
+    Of differences over `lag` samples: slow drifts of sweat are each electrode's own and no fault of it.
+    """
+    change = data[:, :, lag:] - data[:, :, :-lag]
+    change -= change.mean(axis=2, keepdims=True)
+    spread = change.std(axis=2)
+    unit = change / np.maximum(spread, 1e-6)[:, :, None]
+    matrix = np.abs(unit @ unit.transpose(0, 2, 1)) / change.shape[2]
     matrix[:, np.arange(data.shape[1]), np.arange(data.shape[1])] = 0
     return spread, matrix.max(axis=2)
 

@@ -1,24 +1,29 @@
 """The posterior dominant rhythm: its frequency, amplitude and symmetry, or its absence.
 
-The rhythm is a peak that stands above the 1/f background of the occipital spectrum, more than above the
-frontal one. It comes and goes (eyes closed, eyes open, drowsiness), so the epochs in which it stands out
-most are averaged, and a peak counts only if that average shows it again.
+The rhythm is a peak that stands above the 1/f background of the occipital spectrum and is larger there than
+over the front and the vertex, whatever the recording's reference: both are judged on the average reference.
+It comes and goes (eyes closed, eyes open, drowsiness), so it is measured in the third of the epochs that show
+it most.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 WINDOW_SECONDS = 4.0  # 0.25 Hz between bins
 LOWEST, HIGHEST = 1.0, 40.0  # Hz kept of each spectrum
-SEARCH = (4.5, 13.5)  # Hz in which an adult's or child's posterior rhythm lies
+SEARCH = (6.0, 13.25)  # Hz; slower peaks are slowing, faster ones spindles
 HALF_BAND = 1.25  # Hz on either side of the peak that belong to the rhythm
+SHOULDERS = (1.75, 3.0)  # Hz from the peak, where its surroundings are measured
 PAIRS = (("O1", "O2"), ("P3", "P4"), ("T5", "T6"))
-MIDLINE = ("Pz",)
-FRONTAL = ("F3", "F4", "Fz", "C3", "C4", "Cz", "F7", "F8")
-MIN_PROMINENCE = 0.9  # natural-log power above the background in the chosen epochs
-MIN_GRADIENT = 0.25  # natural-log power of the peak, posterior over frontal
+OCCIPITAL = ("O1", "O2")
+PARIETAL = ("P3", "P4", "Pz", "T5", "T6")
+ANTERIOR = ("F3", "F4", "Fz", "C3", "C4", "Cz")
+# natural logarithms of power, chosen between simulated recordings with and without the rhythm
+MIN_PROMINENCE = 1.3  # peak over the higher one of its two shoulders
+MIN_GRADIENT = 0.5  # peak over the occiput to the same band over front and vertex
+MIN_CONTRAST = 0.65  # that gradient over the gradient of all other frequencies
+CEILING = 2.0  # what one epoch can add to a frequency's score, so that a seizure does not outvote the rest
 
 
 def frequencies(sfreq: float) -> np.ndarray:
@@ -63,12 +68,31 @@ def epoch_spectra(data: np.ndarray, patch_mask: np.ndarray, sfreq: float) -> np.
     return total / np.maximum(count, 1)[:, None, None]
 
 
-@dataclass(frozen=True)
-class Peak:
-    """A spectral peak over its background."""
+def average_reference(data: np.ndarray, usable: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Epochs against the median of their usable scalp channels.
 
-    frequency: float  # Hz
-    prominence: float  # natural-log power over the 1/f background
+    A rhythm of the vertex appears over the occiput where the vertex is the reference; against all electrodes
+    it does not. The median keeps one bad electrode or one focus out of the reference.
+
+    Parameters
+    ----------
+    data : float32 [E, C, T]
+        Epochs in µV.
+    usable : bool [E, C]
+        Channels that are good in each epoch.
+    names : sequence of str
+        The C channel names; the ear lobes are left out.
+
+    Returns
+    -------
+    float32 [E, C, T]; an epoch with fewer than eight usable scalp channels stays as it is.
+    """
+    scalp = np.array([name not in ("A1", "A2") for name in names])
+    result = data.astype(np.float32, copy=True)
+    for epoch, good in zip(result, usable & scalp, strict=True):
+        if good.sum() >= 8:
+            epoch -= np.median(epoch[good], axis=0)
+    return result
 
 
 def background(freqs: np.ndarray, log_power: np.ndarray) -> np.ndarray:
@@ -111,32 +135,15 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.sum([kernel[i] * padded[..., i : i + width] for i in range(5)], axis=0)
 
 
-def strongest_peak(freqs: np.ndarray, residual: np.ndarray) -> Peak | None:
-    """The highest local maximum within `SEARCH` of a spectrum without its background, or None."""
-    values = smooth(residual)
-    best: Peak | None = None
-    for i in range(1, len(freqs) - 1):
-        if not SEARCH[0] <= freqs[i] <= SEARCH[1]:
-            continue
-        left, middle, right = values[i - 1 : i + 2]
-        if middle < left or middle <= right:
-            continue
-        curvature = left - 2 * middle + right
-        shift = 0.5 * (left - right) / curvature if curvature < 0 else 0.0
-        if best is None or middle > best.prominence:
-            best = Peak(float(freqs[i] + shift * (freqs[1] - freqs[0])), float(middle))
-    return best
-
-
 def posterior_rhythm(
-    spectra: np.ndarray, usable: np.ndarray, names: Sequence[str], freqs: np.ndarray
+    spectra: np.ndarray, averaged: np.ndarray, usable: np.ndarray, names: Sequence[str], freqs: np.ndarray
 ) -> dict[str, float | str | None] | None:
     """Posterior dominant rhythm of a recording.
 
     Parameters
     ----------
-    spectra : float32 [N, C, F]
-        Spectra of epochs, µV²/Hz.
+    spectra, averaged : float32 [N, C, F]
+        Spectra of epochs in µV²/Hz, in the recording's reference and in the average reference.
     usable : bool [N, C]
         Channels that are good in each epoch.
     names : sequence of str
@@ -147,57 +154,86 @@ def posterior_rhythm(
     Returns
     -------
     dict or None
-        None where no rhythm stands above the background or no posterior channel is usable. Amplitudes are
-        peak-to-peak µV, 2·sqrt(2) times the RMS of the power above the background within ±1.25 Hz of the
-        peak, median over the epochs that show the rhythm. `asymmetry_percent` is (higher − lower) / higher
-        of the pooled homologous pairs, None unless both sides of a pair are usable.
+        None where no rhythm stands out or no posterior channel is usable. Amplitudes are peak-to-peak µV
+        in the recording's reference: 2·sqrt(2) times the RMS of the power above the background within
+        ±1.25 Hz of the peak, median over the epochs that show the rhythm. `asymmetry_percent` is
+        (higher − lower) / higher of the pooled homologous pairs, None unless a pair is usable on both sides.
     """
-    row = {name: i for i, name in enumerate(names)}
     share = usable.mean(axis=0) if len(usable) else np.zeros(len(names))
-
-    def good(wanted: Sequence[str]) -> list[int]:
-        return [row[name] for name in wanted if name in row and share[row[name]] > 0.5]
-
-    posterior = good([name for pair in PAIRS[:1] for name in pair]) or good(
-        [name for pair in PAIRS[1:] for name in pair] + list(MIDLINE)
-    )
+    good = {name: i for i, name in enumerate(names) if share[i] > 0.5}
+    posterior = [good[name] for name in OCCIPITAL if name in good] or [
+        good[name] for name in PARIETAL if name in good
+    ]
+    anterior = [good[name] for name in ANTERIOR if name in good]
     if not posterior:
         return None
-    epochs = np.flatnonzero(usable[:, posterior].all(axis=1) & (spectra[:, posterior].min(axis=(1, 2)) > 0))
-    if len(epochs) == 0:
+    whole = usable[:, posterior].all(axis=1) & (averaged[:, posterior].min(axis=(1, 2)) > 0)
+    if not whole.any():
         return None
-    log_power = np.log(spectra[epochs][:, posterior].astype(np.float64)).mean(axis=1)
-    residual = log_power - background(freqs, log_power)
-    inside = (freqs >= SEARCH[0]) & (freqs <= SEARCH[1])
-    score = smooth(residual)[:, inside].max(axis=1)
-    chosen = np.argsort(score)[-max(1, -(-len(score) // 3)) :]
-    average = residual[chosen].mean(axis=0)
-    peak = strongest_peak(freqs, average)
-    if peak is None or peak.prominence < MIN_PROMINENCE:
+    spectra, averaged = spectra[whole], np.maximum(averaged[whole], 1e-9).astype(np.float64)
+    log_power = np.log(averaged[:, posterior]).mean(axis=1)
+    above = smooth(log_power - background(freqs, log_power))
+    gradient = _gradient(log_power, averaged[:, anterior])
+    at = _peak_bin(freqs, above, gradient)
+    if at is None:
         return None
-    band = np.abs(freqs - peak.frequency) <= HALF_BAND
-    frontal = good(FRONTAL)
-    if frontal:
-        power = spectra[epochs[chosen]][:, :, band].mean(axis=2)
-        gradient = np.log(np.median(power[:, posterior]) / max(float(np.median(power[:, frontal])), 1e-12))
-        if gradient < MIN_GRADIENT:
-            return None
-    amplitude = _amplitudes(spectra[epochs[chosen]], band, freqs)
-    pairs = [(row[a], row[b]) for a, b in PAIRS if {row.get(a), row.get(b)} <= set(good([a, b]))]
-    left = float(np.mean([amplitude[a] for a, _ in pairs])) if pairs else None
-    right = float(np.mean([amplitude[b] for _, b in pairs])) if pairs else None
-    asymmetry, lower = None, None
-    if left is not None and right is not None and max(left, right) > 0:
-        asymmetry = 100 * abs(left - right) / max(left, right)
-        lower = "left" if left < right else "right"
+    chosen = _showing(freqs, at, np.minimum(above, gradient))
+    if not _stands_out(freqs, at, above[chosen].mean(axis=0), gradient[chosen].mean(axis=0)):
+        return None
+    frequency = _centre(freqs, at, log_power[chosen])
+    amplitude = _amplitudes(spectra[chosen], np.abs(freqs - frequency) <= HALF_BAND, freqs)
     return {
-        "frequency_hz": round(peak.frequency, 1),
+        "frequency_hz": round(frequency, 1),
         "amplitude_uv": round(float(np.mean(amplitude[posterior])), 1),
-        "left_amplitude_uv": None if left is None else round(left, 1),
-        "right_amplitude_uv": None if right is None else round(right, 1),
-        "asymmetry_percent": None if asymmetry is None else round(asymmetry, 1),
-        "lower_side": lower,
+        **_sides(amplitude, good),
     }
+
+
+def _gradient(log_power: np.ndarray, anterior: np.ndarray) -> np.ndarray:
+    """Log power [N, F] over the occiput minus that over front and vertex; without these, no objection."""
+    if anterior.shape[1] == 0:
+        return np.full(log_power.shape, CEILING)
+    return smooth(log_power - np.log(np.median(anterior, axis=1)))
+
+
+def _peak_bin(freqs: np.ndarray, above: np.ndarray, gradient: np.ndarray) -> int | None:
+    """The bin that most epochs agree on: above the background, and above the same frequency in front."""
+    offset = np.median(gradient, axis=1, keepdims=True) if np.ptp(gradient) else 0.0
+    votes = np.minimum(np.clip(above, 0, CEILING), np.clip(gradient - offset, 0, CEILING)).mean(axis=0)
+    inside = np.flatnonzero((freqs >= SEARCH[0]) & (freqs <= SEARCH[1]))
+    peaks = [i for i in inside if votes[i] > votes[i - 1] and votes[i] >= votes[i + 1]]
+    return int(max(peaks, key=lambda i: votes[i])) if peaks else None
+
+
+def _showing(freqs: np.ndarray, at: int, strength: np.ndarray) -> np.ndarray:
+    """The epochs that show the rhythm: the strongest third, of those whose own peak is the common one."""
+    inside = (freqs >= SEARCH[0]) & (freqs <= SEARCH[1])
+    own = freqs[inside][strength[:, inside].argmax(axis=1)]
+    agreeing = np.flatnonzero(np.abs(own - freqs[at]) <= 1.0)
+    if len(agreeing) == 0:
+        agreeing = np.arange(len(strength))
+    order = np.argsort(strength[agreeing][:, np.abs(freqs - freqs[at]) <= 0.5].max(axis=1))
+    return np.asarray(agreeing[order[-max(1, -(-len(strength) // 3)) :]])
+
+
+def _stands_out(freqs: np.ndarray, at: int, above: np.ndarray, gradient: np.ndarray) -> bool:
+    distance = freqs - freqs[at]
+    near, far = SHOULDERS
+    below = above[(distance >= -far) & (distance <= -near)].mean()
+    beyond = above[(distance >= near) & (distance <= far)].mean()
+    if above[at] - max(below, beyond) < MIN_PROMINENCE:
+        return False
+    elsewhere = (freqs > 2) & (freqs < 25) & (np.abs(distance) > 2)
+    contrast = gradient[at] - np.median(gradient[elsewhere]) if np.ptp(gradient) else np.inf
+    return bool(gradient[at] >= MIN_GRADIENT and contrast >= MIN_CONTRAST)
+
+
+def _centre(freqs: np.ndarray, at: int, log_power: np.ndarray) -> float:
+    """Centre of gravity in Hz of the power within ±1 Hz of the peak, of the mean log spectrum."""
+    near = np.abs(freqs - freqs[at]) <= 1.0
+    power = np.exp(log_power.mean(axis=0)[near])
+    weight = power - power.min()
+    return float(np.sum(weight * freqs[near]) / max(float(np.sum(weight)), 1e-12))
 
 
 def _amplitudes(spectra: np.ndarray, band: np.ndarray, freqs: np.ndarray) -> np.ndarray:
@@ -205,3 +241,18 @@ def _amplitudes(spectra: np.ndarray, band: np.ndarray, freqs: np.ndarray) -> np.
     floor = np.exp(background(freqs, np.log(np.maximum(spectra, 1e-12).astype(np.float64))))
     above = np.clip(spectra[..., band] - floor[..., band], 0, None).sum(axis=-1) * (freqs[1] - freqs[0])
     return np.asarray(np.median(2 * np.sqrt(2 * above), axis=0))
+
+
+def _sides(amplitude: np.ndarray, good: Mapping[str, int]) -> dict[str, float | str | None]:
+    pairs = [(good[left], good[right]) for left, right in PAIRS if left in good and right in good]
+    if not pairs:
+        return dict.fromkeys(("left_amplitude_uv", "right_amplitude_uv", "asymmetry_percent", "lower_side"))
+    left = float(np.mean([amplitude[i] for i, _ in pairs]))
+    right = float(np.mean([amplitude[i] for _, i in pairs]))
+    higher = max(left, right)
+    return {
+        "left_amplitude_uv": round(left, 1),
+        "right_amplitude_uv": round(right, 1),
+        "asymmetry_percent": round(100 * abs(left - right) / higher, 1) if higher > 0 else None,
+        "lower_side": None if left == right else "left" if left < right else "right",
+    }
