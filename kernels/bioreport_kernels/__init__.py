@@ -1,0 +1,10 @@
+"""Operators for long biomedical signals; needs PyTorch alone.
+
+`reference` has the definition of every operator in plain PyTorch, under the same name.
+"""
+
+from bioreport_kernels import reference
+from bioreport_kernels.aggregate import EpochAggregator, aggregate_epochs
+from bioreport_kernels.linear import linear_attention
+
+__all__ = ["EpochAggregator", "aggregate_epochs", "linear_attention", "reference"]

@@ -1,0 +1,307 @@
+"""CBraMod: features of every second of every EEG channel.
+
+Wang et al., *CBraMod: A Criss-Cross Brain Foundation Model for EEG Decoding*, ICLR 2025 (arXiv 2412.07236); parameter
+names are those of the published weights. Half of each feature vector attends over the channels of its second, the
+other half over the seconds of its channel.
+
+What differs from the published code is how it is computed, not what: convolutions within a patch are products with
+banded matrices, and the spectrum is one with a Fourier matrix, so that nearly all work is large matrix products.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bioreport_kernels import aggregate_epochs
+
+PATCH_SAMPLES = 200
+POSITIONS = 8  # outputs of the strided first convolution in a patch
+GROUPS = 5
+# Rows of the feed-forward at a time when no gradient is needed: the hidden layer then stays in the cache.
+FEED_FORWARD_ROWS = 512
+
+
+class CrissCrossAttention(nn.Module):
+    """Multi-head self-attention over the second-last axis, under `nn.MultiheadAttention`'s key names.
+
+    Parameters
+    ----------
+    dim, heads : int
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor, axis: int, keys: Tensor | None) -> Tensor:
+        """Attend along `axis` (1: channels, 2: patches) of x [B, C, P, dim]; keys, bool, broadcasts to the scores."""
+        batch, channels, patches, dim = x.shape
+        # [B, C, P, 3, heads, dim / heads] -> three views [B, rest, heads, length, dim / heads]
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(batch, channels, patches, 3, self.heads, -1)
+        order = (3, 0, 2, 4, 1, 5) if axis == 1 else (3, 0, 1, 4, 2, 5)
+        q, k, v = qkv.permute(order).flatten(1, 2).unbind(0)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+        rest = patches if axis == 1 else channels
+        out = out.unflatten(0, (batch, rest)).permute((0, 3, 1, 2, 4) if axis == 1 else (0, 1, 3, 2, 4))
+        return self.out_proj(out.reshape(batch, channels, patches, dim))
+
+
+class CrissCrossLayer(nn.Module):
+    """Pre-norm transformer layer: channels and patches side by side, then the feed-forward."""
+
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int) -> None:
+        super().__init__()
+        self.self_attn_s = CrissCrossAttention(d_model // 2, nhead // 2)
+        self.self_attn_t = CrissCrossAttention(d_model // 2, nhead // 2)
+        self.linear1 = nn.Linear(d_model, dim_feedforward)
+        self.linear2 = nn.Linear(dim_feedforward, d_model)
+        self.norm1 = nn.LayerNorm(d_model)
+        self.norm2 = nn.LayerNorm(d_model)
+
+    def forward(self, x: Tensor, channel_keys: Tensor | None, patch_keys: Tensor | None) -> Tensor:
+        """x [B, C, P, d_model]; the keys are what `CrissCrossAttention` takes along each axis."""
+        over_channels, over_patches = self.norm1(x).chunk(2, -1)
+        x = x + torch.cat(
+            [self.self_attn_s(over_channels, 1, channel_keys), self.self_attn_t(over_patches, 2, patch_keys)], -1
+        )
+        if torch.is_grad_enabled():
+            return x + self._feed_forward(x)
+        rows = x.view(-1, x.shape[-1])
+        return torch.cat([part + self._feed_forward(part) for part in rows.split(FEED_FORWARD_ROWS)]).view_as(x)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self.linear2(F.gelu(self.linear1(self.norm2(x))))
+
+
+class PatchEmbedding(nn.Module):
+    """A patch's waveform, its spectrum and its place on the head and in time, added up."""
+
+    def __init__(self, d_model: int, conv_channels: int) -> None:
+        super().__init__()
+        self.d_model, self.conv_channels = d_model, conv_channels
+        # trained for masked reconstruction, unused in encoding; published with the weights
+        self.mask_encoding = nn.Parameter(torch.zeros(d_model), requires_grad=False)
+        self.positional_encoding = nn.Sequential(
+            nn.Conv2d(d_model, d_model, (19, 7), padding=(9, 3), groups=d_model)
+        )
+        self.proj_in = nn.Sequential(
+            nn.Conv2d(1, conv_channels, (1, 49), stride=(1, 25), padding=(0, 24)),
+            nn.GroupNorm(GROUPS, conv_channels),
+            nn.GELU(),
+            nn.Conv2d(conv_channels, conv_channels, (1, 3), padding=(0, 1)),
+            nn.GroupNorm(GROUPS, conv_channels),
+            nn.GELU(),
+            nn.Conv2d(conv_channels, conv_channels, (1, 3), padding=(0, 1)),
+            nn.GroupNorm(GROUPS, conv_channels),
+            nn.GELU(),
+        )
+        self.spectral_proj = nn.Sequential(nn.Linear(PATCH_SAMPLES // 2 + 1, d_model))
+        self.register_buffer("_fourier", _fourier_matrix(), persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Embed waveform and spectrum of x [B, C, P, 200]; mask [B, C, P] keeps norms free of masked patches."""
+        y = x
+        for index, stride in ((0, 25), (3, 1), (6, 1)):
+            conv, norm = self.proj_in[index], self.proj_in[index + 1]
+            assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.GroupNorm)
+            length = y.shape[-1] // conv.in_channels
+            y = F.linear(y, *_banded(conv, length, stride))
+            y = F.gelu(_group_norm(y, norm, mask))
+        return y + self.spectral_proj(self._amplitudes(x))
+
+    def add_place(self, x: Tensor) -> Tensor:
+        """Add what the depthwise convolution over channels and patches says of the neighbourhood."""
+        return x + self.positional_encoding(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    def _amplitudes(self, x: Tensor) -> Tensor:
+        fourier = self._fourier
+        assert isinstance(fourier, Tensor)
+        real, imaginary = F.linear(x, fourier.to(x.dtype)).chunk(2, -1)
+        return torch.hypot(real, imaginary)
+
+
+class CBraMod(nn.Module):
+    """Criss-cross transformer over channels and one-second patches of EEG.
+
+    4.9 M parameters at the published sizes, pretrained by its authors on 19 channels at 200 Hz in µV/100.
+
+    Parameters
+    ----------
+    d_model : int
+        Width, a multiple of 40.
+    n_layer, nhead, dim_feedforward, out_dim : int
+        nhead is even: half of the heads attend over channels, half over patches.
+    conv_channels : int, optional
+        Filters of the patch convolutions; by default d_model / 8, the only value that fits.
+    compat : {None, "celm"}
+        ``"celm"`` computes what CELM's code computes: masks are ignored, absent channels enter attention, norms and
+        the pooled token as the zeros they are given as, and the input's scale is the caller's (CELM feeds V/100).
+
+    Notes
+    -----
+    Position is a 19-wide convolution along the channel axis, so the order of the channels matters. A masked channel
+    keeps its place there, as zeros.
+    """
+
+    def __init__(
+        self,
+        d_model: int = 200,
+        n_layer: int = 12,
+        nhead: int = 8,
+        dim_feedforward: int = 800,
+        out_dim: int = 200,
+        conv_channels: int | None = None,
+        compat: str | None = None,
+    ) -> None:
+        super().__init__()
+        filters = d_model // POSITIONS if conv_channels is None else conv_channels
+        if d_model % (GROUPS * POSITIONS) or filters * POSITIONS != d_model:
+            raise ValueError(f"d_model must be a multiple of 40 and 8 times conv_channels, got {d_model} and {filters}")
+        if nhead % 2 or d_model % nhead:
+            raise ValueError(f"nhead must be even and divide d_model={d_model}, got {nhead}")
+        if compat not in (None, "celm"):
+            raise ValueError(f"compat must be None or 'celm', got {compat!r}")
+        self.compat = compat
+        self.patch_embedding = PatchEmbedding(d_model, filters)
+        self.encoder = nn.ModuleDict(
+            {"layers": nn.ModuleList(CrissCrossLayer(d_model, nhead, dim_feedforward) for _ in range(n_layer))}
+        )
+        self.proj_out = nn.Sequential(nn.Linear(d_model, out_dim))
+
+    def forward(
+        self, x: Tensor, channel_mask: Tensor | None = None, patch_mask: Tensor | None = None
+    ) -> Tensor:
+        """Encode epochs.
+
+        Parameters
+        ----------
+        x : Tensor, shape (B, C, P, 200)
+            µV/100, 200 Hz, P one-second patches of C channels.
+        channel_mask : bool Tensor, shape (B, C), optional
+            True where a channel is present. What lies in the others, NaN too, changes nothing.
+        patch_mask : bool Tensor, shape (B, P), optional
+            True where a patch holds signal.
+
+        Returns
+        -------
+        Tensor, shape (B, C, P, out_dim)
+            Zeros where masked.
+        """
+        mask = self._mask(x, channel_mask, patch_mask)
+        if mask is None or bool(mask.all()):
+            return self._present(x, None, None)
+        present = mask.any(2).any(0)
+        if bool(present.all()):
+            return self._present(x.masked_fill(~mask.unsqueeze(-1), 0), mask, None)
+        # channels that the whole batch lacks cost nothing
+        rows = present.nonzero().squeeze(1)
+        out = x.new_zeros(*x.shape[:3], self.proj_out[0].out_features)  # type: ignore[arg-type]
+        if not len(rows):
+            return out
+        x, mask = x[:, rows], mask[:, rows]
+        there = None if bool(mask.all()) else mask
+        if there is not None:
+            x = x.masked_fill(~there.unsqueeze(-1), 0)
+        features = self._present(x, there, (rows, len(present)))
+        return out.to(features.dtype).index_copy(1, rows, features)
+
+    def tokens(
+        self, x: Tensor, channel_mask: Tensor | None = None, patch_mask: Tensor | None = None
+    ) -> Tensor:
+        """One token an epoch, [B, out_dim]: the mean of what `forward` gives where nothing is masked."""
+        return aggregate_epochs(self(x, channel_mask, patch_mask), self._mask(x, channel_mask, patch_mask))
+
+    def _mask(self, x: Tensor, channel_mask: Tensor | None, patch_mask: Tensor | None) -> Tensor | None:
+        if x.ndim != 4 or x.shape[3] != PATCH_SAMPLES:
+            raise ValueError(f"x must be [B, C, P, {PATCH_SAMPLES}], got {list(x.shape)}")
+        for name, given, shape in (
+            ("channel_mask", channel_mask, x.shape[:2]), ("patch_mask", patch_mask, (x.shape[0], x.shape[2]))
+        ):
+            if given is not None and (given.dtype != torch.bool or given.shape != shape):
+                raise ValueError(f"{name} must be bool {list(shape)}, got {given.dtype} {list(given.shape)}")
+        if self.compat == "celm" or (channel_mask is None and patch_mask is None):
+            return None
+        mask = x.new_ones(x.shape[:3], dtype=torch.bool)
+        if channel_mask is not None:
+            mask = mask & channel_mask[:, :, None]
+        return mask if patch_mask is None else mask & patch_mask[:, None, :]
+
+    def _present(self, x: Tensor, mask: Tensor | None, places: tuple[Tensor, int] | None) -> Tensor:
+        """Encode; `places` are the rows of x among all channels, where some are left out."""
+        x = self.patch_embedding(x, mask)
+        if mask is not None:
+            x = x.masked_fill(~mask.unsqueeze(-1), 0)
+        if places is None:
+            x = self.patch_embedding.add_place(x)
+        else:
+            rows, channels = places
+            spread = x.new_zeros(len(x), channels, *x.shape[2:]).index_copy(1, rows, x)
+            x = self.patch_embedding.add_place(spread)[:, rows]
+        channel_keys = patch_keys = None
+        if mask is not None:
+            channel_keys, patch_keys = _keys(mask.transpose(1, 2)), _keys(mask)
+        layers = self.encoder["layers"]
+        assert isinstance(layers, nn.ModuleList)
+        for layer in layers:
+            x = layer(x, channel_keys, patch_keys)
+        x = self.proj_out(x)
+        return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
+
+
+def _keys(mask: Tensor) -> Tensor:
+    """Attention mask [N, 1, 1, length] of a mask [B, N / B, length].
+
+    Where nothing may be seen, all is: such rows are masked themselves, and a softmax over nothing would be NaN.
+    """
+    keys = mask.flatten(0, 1)
+    return (keys | ~keys.any(1, keepdim=True))[:, None, None, :]
+
+
+def _banded(conv: nn.Conv2d, length: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the linear map that a 1-D convolution over [in, length] is, features channel by channel."""
+    width, padding = conv.kernel_size[1], conv.kernel_size[1] // 2
+    weight = conv.weight.squeeze(2)  # [out, in, width]
+    steps = torch.arange(POSITIONS, device=weight.device)[:, None] * stride - padding
+    tap = torch.arange(length, device=weight.device)[None, :] - steps  # [POSITIONS, length]
+    inside = (tap >= 0) & (tap < width)
+    band = weight[:, :, tap.clamp(0, width - 1)] * inside  # [out, in, POSITIONS, length]
+    matrix = band.permute(0, 2, 1, 3).reshape(conv.out_channels * POSITIONS, conv.in_channels * length)
+    assert conv.bias is not None
+    return matrix, conv.bias.repeat_interleave(POSITIONS)
+
+
+def _group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
+    """Group norm of x [B, C, P, D] with each group's statistics over all unmasked patches of the sample."""
+    weight, bias = norm.weight.repeat_interleave(POSITIONS), norm.bias.repeat_interleave(POSITIONS)
+    if mask is None:
+        return F.group_norm(x.permute(0, 3, 1, 2), GROUPS, weight, bias, norm.eps).permute(0, 2, 3, 1)
+    batch, dim = x.shape[0], x.shape[3]
+    rows = x.float().view(batch, -1, dim) if x.dtype != torch.float64 else x.view(batch, -1, dim)
+    share = mask.view(batch, 1, -1).to(rows.dtype)
+    share = share / (share.sum(2, keepdim=True).clamp(min=1) * (dim // GROUPS))
+    mean = _spread(share @ rows)
+    centred = rows - mean
+    scale = (_spread(share @ centred.square()) + norm.eps).rsqrt() * weight
+    return torch.addcmul(bias, centred, scale).view_as(x)
+
+
+def _spread(columns: Tensor) -> Tensor:
+    """Sum [B, 1, D] within each group and give every column its group's sum."""
+    groups = columns.unflatten(2, (GROUPS, -1)).sum(3, keepdim=True)
+    return groups.expand(-1, -1, -1, columns.shape[2] // GROUPS).flatten(2)
+
+
+def _fourier_matrix() -> Tensor:
+    """Cosine and sine rows of the one-sided transform, divided by the length: [2 × 101, 200]."""
+    n = torch.arange(PATCH_SAMPLES, dtype=torch.float64)
+    k = torch.arange(PATCH_SAMPLES // 2 + 1, dtype=torch.float64)
+    # the product is reduced to one turn first: exact integers, so exact angles
+    angle = (k[:, None] * n % PATCH_SAMPLES) * (2 * math.pi / PATCH_SAMPLES)
+    return (torch.cat([angle.cos(), angle.sin()]) / PATCH_SAMPLES).float()

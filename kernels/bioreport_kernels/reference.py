@@ -1,0 +1,132 @@
+"""What every operator computes, in plain PyTorch: any device, any floating dtype, differentiable.
+
+float64 stays float64; narrower inputs are accumulated in float32 and the result is returned in the input's dtype.
+Arguments are taken as valid: the public functions of the package check them.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Length of a causal chunk: within it attention is a triangular matrix, between chunks a state.
+CAUSAL_CHUNK = 64
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, float32 for everything narrower."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def positive(x: Tensor) -> Tensor:
+    """elu(x) + 1, positive everywhere, without the cancellation of adding 1 to nearly -1."""
+    return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
+
+
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    feature_map: str = "softmax",
+    causal: bool = False,
+    scale: float | None = None,
+    cu_seqlens: Tensor | None = None,
+    initial_state: tuple[Tensor, Tensor] | None = None,
+    return_state: bool = False,
+) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Definition of `bioreport_kernels.linear_attention`."""
+    if cu_seqlens is None:
+        out, state = _attend(q, k, v, feature_map, causal, scale, initial_state)
+        return (out, state) if return_state and state is not None else out
+    outs, states = [], []
+    for index, (start, stop) in enumerate(_bounds(cu_seqlens)):
+        begin = None if initial_state is None else (initial_state[0][index, None], initial_state[1][index, None])
+        rows = slice(start, stop)
+        out, state = _attend(q[:, rows], k[:, rows], v[:, rows], feature_map, causal, scale, begin)
+        outs.append(out)
+        states.append(state)
+    # one concatenation also of no sequence at all
+    packed = torch.cat([v.new_zeros(*q.shape[:3], v.shape[3])[:, :0], *outs], 1)
+    if return_state and causal:
+        return packed, (torch.cat([s[0] for s in states if s]), torch.cat([s[1] for s in states if s]))
+    return packed
+
+
+def _bounds(cu_seqlens: Tensor) -> Iterator[tuple[int, int]]:
+    edges = cu_seqlens.tolist()
+    return zip(edges[:-1], edges[1:], strict=True)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    feature_map: str,
+    causal: bool,
+    scale: float | None,
+    state: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    dtype, wide = v.dtype, accumulation_dtype(q.dtype)
+    # heads before time, so that every product below is one batched matrix product
+    q, k, v = (x.to(wide).transpose(1, 2) for x in (q, k, v))
+    if feature_map == "softmax":
+        factor = q.shape[-1] ** -0.5 if scale is None else scale
+        context = k.softmax(2).transpose(2, 3) @ v
+        out = q.softmax(3) @ (context * factor)
+        return out.transpose(1, 2).to(dtype), None
+    q, k = positive(q), positive(k)
+    factor = 1.0 if scale is None else scale
+    if not causal:
+        context = k.transpose(2, 3) @ v
+        norm = q @ k.sum(2).unsqueeze(3)
+        return (_divide(q @ context, norm) * factor).transpose(1, 2).to(dtype), None
+    if state is None:
+        context, total = q.new_zeros(*k.shape[:2], k.shape[3], v.shape[3]), q.new_zeros(*k.shape[:2], k.shape[3])
+    else:
+        context, total = state[0].to(wide), state[1].to(wide)
+    outs = [v[:, :, :0]]
+    for q_t, k_t, v_t in zip(*(x.split(CAUSAL_CHUNK, 2) for x in (q, k, v)), strict=True):
+        within = (q_t @ k_t.transpose(2, 3)).tril()
+        norm = within.sum(3, keepdim=True) + q_t @ total.unsqueeze(3)
+        outs.append(_divide(within @ v_t + q_t @ context, norm) * factor)
+        context, total = context + k_t.transpose(2, 3) @ v_t, total + k_t.sum(2)
+    return torch.cat(outs, 2).transpose(1, 2).to(dtype), (context, total)
+
+
+def _divide(numerator: Tensor, norm: Tensor) -> Tensor:
+    # exp underflows far below zero: there both vanish, and the answer is zero, not NaN
+    return numerator / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+
+
+def aggregate_epochs(
+    features: Tensor, mask: Tensor | None = None, mode: str = "mean", query: Tensor | None = None
+) -> Tensor:
+    """Definition of `bioreport_kernels.aggregate_epochs`."""
+    wide = accumulation_dtype(features.dtype)
+    there = None if mask is None else (mask if mask.ndim == 3 else mask.unsqueeze(2)).unsqueeze(3)
+    if mode == "mean":
+        if there is None:
+            return features.mean((1, 2), dtype=wide).to(features.dtype)
+        # filled, not multiplied: NaN times zero is NaN
+        total = features.masked_fill(~there, 0).sum((1, 2), dtype=wide)
+        count = there.expand(*features.shape[:3], 1).sum((1, 2))
+        return (total / count.clamp(min=1)).to(features.dtype)
+    if mode == "max":
+        if there is None:
+            return features.amax((1, 2))
+        top = features.masked_fill(~there, float("-inf")).amax((1, 2))
+        return torch.where(there.any(2).any(1), top, 0)
+    assert query is not None
+    x = features.to(wide).flatten(1, 2)
+    queries = query.to(wide).reshape(-1, query.shape[-1])
+    if there is not None:
+        rows = there.expand(*features.shape[:3], 1).flatten(1, 2)
+        x = x.masked_fill(~rows, 0)
+    scores = queries @ x.transpose(1, 2) * x.shape[-1] ** -0.5
+    if there is not None:
+        # a finite floor keeps the softmax, and its gradient, defined where nothing is left
+        scores = scores.masked_fill(~rows.transpose(1, 2), torch.finfo(wide).min)
+    tokens = F.softmax(scores, -1) @ x
+    return (tokens if query.ndim == 2 else tokens.squeeze(1)).to(features.dtype)
