@@ -1,8 +1,8 @@
 """Reports against a manifest's truth: findings, seizures, posterior frequency, wording, with controls.
 
 Findings are read twice, from a report's `findings` and out of its text by `bioreport.lexicon`. Beside the
-reports' scores stand those of two controls: the same reports dealt out to other recordings, and one report that
-states of every recording what is most frequent.
+reports' scores stand those of two controls: the same reports dealt out to other recordings, and one report
+that states of every recording what is most frequent.
 """
 
 import json
@@ -153,7 +153,7 @@ def posterior_frequency(sections: dict[str, str]) -> float | None:
 
 
 def most_frequent(entries: Sequence[Entry]) -> Statement:
-    """One report for all: each finding as most recordings have it, the median frequency, the commonest text."""
+    """One report for all: findings as most recordings have them, median frequency, commonest text."""
     known = [entry.findings for entry in entries if entry.findings is not None]
     votes: dict[str, list[bool]] = {}
     for findings in known:
@@ -294,7 +294,7 @@ def seizure_rates(truth: np.ndarray, said_present: np.ndarray, sample: Resamplin
 def frequency_scores(
     entries: Sequence[Entry], given: Sequence[float | None], sample: Resampling
 ) -> dict[str, Any]:
-    """Error of the posterior frequency, where the truth has one; a report without one is not within 0.5 Hz."""
+    """Error of the posterior frequency, where the truth has one; not stated counts as not within 0.5 Hz."""
     errors = np.full(len(entries), np.nan)
     asked = np.zeros(len(entries), bool)
     for row, (entry, value) in enumerate(zip(entries, given, strict=True)):

@@ -11,7 +11,7 @@ from bioreport.errors import InputError
 from bioreport.files import write_atomically
 from bioreport.findings import BY_NAME
 
-_FIELDS = frozenset({"recording", "patient", "history", "sections", "findings", "split"})
+_FIELDS = frozenset({"recording", "patient", "history", "sections", "findings", "events", "split"})
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Entry:
         Text of the report by section.
     findings : tuple of dict or None
         The truth, every finding that could be there listed, present or not; None where it is not known.
+    events : tuple of dict
+        Single occurrences of findings: ``name``, ``start_seconds``, ``end_seconds``, ``channels``.
     split : str or None
         ``"train"``, ``"val"``, ``"test"``, or none.
     """
@@ -39,6 +41,7 @@ class Entry:
     history: str | None = None
     sections: dict[str, str] = field(default_factory=dict)
     findings: tuple[dict[str, Any], ...] | None = None
+    events: tuple[dict[str, Any], ...] = ()
     split: str | None = None
 
     @property
@@ -114,12 +117,16 @@ def _entry(line: Any, folder: Path) -> Entry:
     sections = line.get("sections") or {}
     if not isinstance(sections, dict) or not all(isinstance(text, str) for text in sections.values()):
         raise ValueError("'sections' must map names to text")
+    events = line.get("events") or []
+    if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
+        raise ValueError("'events' must be a list of objects")
     return Entry(
         recordings=tuple(folder / name for name in names),
         patient=line.get("patient"),
         history=line.get("history"),
         sections=sections,
         findings=_findings(line.get("findings")),
+        events=tuple(events),
         split=line.get("split"),
     )
 
@@ -150,8 +157,8 @@ def _line(entry: Entry, folder: Path) -> dict[str, Any]:
     paths = [Path(os.path.abspath(recording)) for recording in entry.recordings]
     names = [(path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix() for path in paths]
     line: dict[str, Any] = {"recording": names[0] if len(names) == 1 else names}
-    for key in ("patient", "history", "sections", "findings", "split"):
+    for key in ("patient", "history", "sections", "findings", "events", "split"):
         value = getattr(entry, key)
-        if value is not None and value != {}:
-            line[key] = list(value) if key == "findings" else value
+        if value not in (None, {}) and not (key == "events" and not value):
+            line[key] = list(value) if isinstance(value, tuple) else value
     return line
