@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bioreport.prompts import SIGNAL
+from bioreport.vocabulary import control_tokens
 
 IGNORED = -100  # label of a position without a target, as in torch and transformers
 TOKEN_KEYS = {
@@ -177,14 +178,15 @@ class PrefixFusion(nn.Module):
         tokenizer = self.tokenizer
         templated = getattr(tokenizer, "chat_template", None) is not None
         if self.compat == "celm":
-            text = prompt.replace(f"{SIGNAL}\n", "").replace(SIGNAL, "")
             if templated:
-                text = tokenizer.apply_chat_template(
-                    [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+                prompt = tokenizer.apply_chat_template(
+                    [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
                 )
-            return [], self._ids(text, special=True)
-        for word in self.special_words():
-            prompt = prompt.replace(word, " ")
+            return [], self._ids(prompt, special=True)
+        # in a history they would forge the chat's structure
+        for word in sorted(control_tokens(tokenizer).values(), key=len, reverse=True):
+            if word != SIGNAL:
+                prompt = prompt.replace(word, " ")
         if prompt.count(SIGNAL) > 1:
             raise ValueError(f"the prompt holds {SIGNAL} {prompt.count(SIGNAL)} times; once is the most")
         if templated:
@@ -203,14 +205,6 @@ class PrefixFusion(nn.Module):
             raise ValueError("the chat template does not pass on the prompt unchanged")
         before, _, after = text.partition(SIGNAL) if SIGNAL in text else ("", "", text)
         return begin + self._ids(before), self._ids(after)
-
-    def special_words(self) -> list[str]:
-        """Special tokens as text, longest first: in a history they would forge the chat's structure."""
-        words = set(getattr(self.tokenizer, "all_special_tokens", ()))
-        for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values():
-            if getattr(token, "special", False):
-                words.add(str(token))
-        return sorted((w for w in words if w and w != SIGNAL), key=len, reverse=True)
 
     def _begin_ids(self) -> list[int]:
         begin = self.tokenizer.bos_token_id
@@ -251,6 +245,8 @@ class PrefixFusion(nn.Module):
         for i, prompt in enumerate(prompts):
             if sessions[i] and self.compat is None and SIGNAL not in prompt:
                 raise ValueError(f"a prompt with recordings has no {SIGNAL} to say where they go")
+            if not sessions[i] or self.compat == "celm":
+                prompt = prompt.replace(f"{SIGNAL}\n", "").replace(SIGNAL, "")
             before, after = self._prompt_ids(prompt)
             target = []
             if responses is not None:

@@ -9,7 +9,6 @@ header follows.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from bioreport.fusion import FusedInputs, PrefixFusion
 from bioreport.prompts import PLAIN, Layout, one_line
+from bioreport.vocabulary import read_vocabulary
 
 # a full stop behind these ends no sentence
 _ABBREVIATIONS = ("e.g.", "i.e.", "approx.", "vs.", "ca.", "cf.", "resp.", "Dr.")
@@ -91,7 +91,7 @@ def generate_sections(
     walker.take(written[:, -1])
     return [
         {
-            name: _text(fusion.tokenizer, body, layout, script.special_words)
+            name: _text(fusion.tokenizer, body, layout)
             for name, body in zip(sections, row.bodies[:-1], strict=True)
         }
         for row in walker.rows
@@ -110,38 +110,7 @@ def _check_room(fusion: PrefixFusion, prompt: int, new: int, sections: int, budg
     )
 
 
-# --- what the tokenizer's ids say
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """What each id of a tokenizer adds to a text.
-
-    Attributes
-    ----------
-    texts : list of str
-        By id; empty for special tokens and gaps.
-    special : frozenset of int
-        Ids that no body may hold.
-    """
-
-    texts: tuple[str, ...]
-    special: frozenset[int]
-
-
-@lru_cache(maxsize=4)
-def read_vocabulary(tokenizer: Any) -> Vocabulary:
-    """The texts of a tokenizer's ids, each decoded once."""
-    known = sorted(tokenizer.get_vocab().values())
-    special = set(tokenizer.all_special_ids)
-    for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items():
-        if getattr(token, "special", False):
-            special.add(int(i))
-    texts = [""] * (known[-1] + 1)
-    for i in known:
-        if i not in special:
-            texts[i] = tokenizer.decode([i], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return Vocabulary(tuple(texts), frozenset(special))
+# --- what may be written where
 
 
 @dataclass(frozen=True)
@@ -168,8 +137,6 @@ class Script:
         Per section, the closing id that stands for an end token.
     end_id : int
         The end token that closes a response.
-    special_words : tuple of str
-        Special tokens as text, longest first.
     """
 
     opening: list[int]
@@ -181,7 +148,6 @@ class Script:
     stops: list[int]
     marks: list[int]
     end_id: int
-    special_words: tuple[str, ...]
 
     def length(self, budget: int) -> int:
         """The most tokens that a response can take."""
@@ -194,17 +160,16 @@ class Script:
     @classmethod
     def write(cls, fusion: PrefixFusion, layout: Layout, sections: Sequence[str]) -> "Script":
         """The script of ``sections`` for a fusion's tokenizer and LLM."""
-        vocabulary = read_vocabulary(fusion.tokenizer)
-        texts, mark = vocabulary.texts, layout.mark
+        texts, mark = read_vocabulary(fusion.tokenizer).texts, layout.mark
         barred = set(layout.forbidden)
-        free = torch.tensor([bool(t) and mark not in t and not barred & set(t) for t in texts])
-        wordy = torch.tensor([any(c.isalnum() for c in t) for t in texts]) & free
+        free = torch.tensor([t is not None and not (barred | {mark}) & set(t) for t in texts])
+        wordy = torch.tensor([t is not None and any(c.isalnum() for c in t) for t in texts]) & free
         if not wordy.any():
             raise ValueError("the tokenizer has no token with a letter in it")
         heads = {
             i: text
             for i, text in enumerate(texts)
-            if mark in text and not barred & set(text.partition(mark)[0])
+            if text is not None and mark in text and not barred & set(text.partition(mark)[0])
         }
         passages = [layout.passage(name) for name in [*sections[1:], None]]
         closing = [_closing(heads, passage, mark, fusion.encode_text) for passage in passages]
@@ -221,9 +186,8 @@ class Script:
             ending=[_mask(ids, len(texts)) for ids in closing],
             # a configuration may name an end token that the LLM does not have
             stops=sorted(i for i in stops if i < fusion.llm.config.get_text_config().vocab_size),
-            marks=[min(ids, key=lambda i: (len(texts[i]), i)) for ids in closing],
+            marks=[min(ids, key=lambda i: (len(heads[i]), i)) for ids in closing],
             end_id=fusion.tokenizer.eos_token_id,
-            special_words=tuple(fusion.special_words()),
         )
 
 
@@ -282,7 +246,7 @@ class SectionWalker(LogitsProcessor):
     """Forces headers and ends bodies, for each row of a batch by itself.
 
     Sampling is done here as well, by the largest of logits / temperature + Gumbel noise, from a generator of
-    its own: the global random state is neither read nor moved, and a row's draw does not depend on its neighbours.
+    its own: the global random state is neither read nor moved, and a row's draw is the same in any batch.
     """
 
     def __init__(
@@ -372,12 +336,12 @@ class SectionWalker(LogitsProcessor):
 # --- from tokens to text
 
 
-def _text(tokenizer: Any, body: Body, layout: Layout, special_words: Sequence[str]) -> str:
+def _text(tokenizer: Any, body: Body, layout: Layout) -> str:
     text = tokenizer.decode(body.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    text = text.partition(layout.mark)[0]
-    for word in special_words:
-        text = text.replace(word, " ")
-    text = one_line(text.replace("\N{REPLACEMENT CHARACTER}", ""))
+    text = one_line(text.partition(layout.mark)[0].replace("\N{REPLACEMENT CHARACTER}", ""))
+    for word in read_vocabulary(tokenizer).control:
+        # ordinary tokens can spell one out; its letters stay, so that no text comes out empty
+        text = text.replace(word, re.sub(r"[\W_]+", " ", word).strip())
     return cut_at_sentence(text) if body.cut else text
 
 
@@ -394,5 +358,7 @@ def cut_at_sentence(text: str) -> str:
     ]
     if ends:
         return text[: ends[-1]]
-    words = text.rpartition(" ")[0] or text
+    words = text.rpartition(" ")[0]
+    if not any(c.isalnum() for c in words):
+        words = text
     return f"{words.rstrip(' ,;:.')}…"

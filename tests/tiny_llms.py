@@ -1,7 +1,9 @@
 """Randomly initialised causal LMs of four families, and small tokenizers for them."""
 
+import json
+
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import (
     Gemma3ForCausalLM,
@@ -19,6 +21,8 @@ from transformers import (
 )
 
 HIDDEN = 32
+SPECIAL = ["<|begin|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
+SPLITS = ("gpt2", "qwen", "none", "sentencepiece")
 FAMILIES = ("qwen3", "llama", "gemma", "gemma3", "gpt2")
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
@@ -36,14 +40,17 @@ TEXT = [
 
 
 def tokenizer(chat: str | None = CHAT, *, split: str = "gpt2", bos: bool = False) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer.
+    """A BPE tokenizer trained on a few lines.
 
-    ``split``: "gpt2" keeps a newline apart, "qwen" lets it hang on punctuation (".\\n" is one token), "none"
-    lets it merge with anything. ``bos``: whether the tokenizer begins every text with its begin token.
+    ``split``: "gpt2" keeps a newline apart, "qwen" lets it hang on punctuation (one token for a full stop and the
+    line's end), "none" lets it merge with anything, "sentencepiece" is built like Llama 2's. ``bos``: whether the
+    tokenizer begins every text with its begin token.
     """
     byte_level = {"add_prefix_space": False}
     backend = Tokenizer(models.BPE())
-    if split == "gpt2":
+    if split == "sentencepiece":
+        backend = _sentencepiece()
+    elif split == "gpt2":
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(**byte_level)
     elif split == "qwen":
         pattern = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+")
@@ -55,16 +62,17 @@ def tokenizer(chat: str | None = CHAT, *, split: str = "gpt2", bos: bool = False
         )
     else:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(**byte_level, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.train_from_iterator(
-        TEXT * 3,
-        trainers.BpeTrainer(
-            vocab_size=420,
-            special_tokens=["<|begin|>", "<|im_start|>", "<|im_end|>", "<|pad|>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
+    if split != "sentencepiece":
+        backend.decoder = decoders.ByteLevel()
+        backend.train_from_iterator(
+            TEXT * 3,
+            trainers.BpeTrainer(
+                vocab_size=420,
+                special_tokens=SPECIAL,
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                show_progress=False,
+            ),
+        )
     if bos:
         backend.post_processor = processors.TemplateProcessing(
             single="<|begin|> $A", special_tokens=[("<|begin|>", backend.token_to_id("<|begin|>"))]
@@ -78,6 +86,29 @@ def tokenizer(chat: str | None = CHAT, *, split: str = "gpt2", bos: bool = False
     )
     fast.chat_template = chat
     return fast
+
+
+def _sentencepiece() -> Tokenizer:
+    """As Llama 2 has it: spaces are visible characters, a newline is the byte token <0x0A>."""
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.train_from_iterator(
+        [text.replace("\n", " ") for text in TEXT * 3],
+        trainers.BpeTrainer(vocab_size=150, special_tokens=SPECIAL, show_progress=False),
+    )
+    state = json.loads(trained.to_str())["model"]
+    vocabulary = dict(state["vocab"])
+    for byte in range(256):
+        vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
+    backend = Tokenizer(
+        models.BPE(vocabulary, [tuple(pair) for pair in state["merges"]], byte_fallback=True, fuse_unk=True)
+    )
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.add_special_tokens(SPECIAL)
+    return backend
 
 
 def llm(family: str, vocabulary: int = 432, seed: int = 0) -> PreTrainedModel:
@@ -100,7 +131,9 @@ def llm(family: str, vocabulary: int = 432, seed: int = 0) -> PreTrainedModel:
     elif family == "gemma":
         model = GemmaForCausalLM(GemmaConfig(**common))
     elif family == "gemma3":
-        model = Gemma3ForCausalLM(Gemma3TextConfig(**common, sliding_window=16))
+        model = Gemma3ForCausalLM(
+            Gemma3TextConfig(**common, sliding_window=16, layer_types=["sliding_attention", "full_attention"])
+        )
     else:
         model = GPT2LMHeadModel(
             GPT2Config(vocab_size=vocabulary, n_embd=HIDDEN, n_layer=2, n_head=4, n_positions=1024)
