@@ -93,12 +93,12 @@ def break_electrodes(
             )
             data[row] = np.clip(swings - swings.mean(), -limit, limit)
         else:
-            colour = rng.standard_normal(n, dtype=np.float32)
+            colour: Floats = rng.standard_normal((n,), dtype=np.float32)
             if rng.random() < 0.5:
-                colour = np.convolve(colour, np.full(5, 0.45, dtype=np.float32), mode="same")
+                colour = np.convolve(colour, np.full(5, 0.45), mode="same").astype(np.float32)
             # what lies above the usual 75 Hz is filtered away again by whoever reads the file
-            loudness = rng.uniform(9, 20) * np.sqrt(max(1.0, sfreq / 150.0))
-            data[row] = colour * np.float32(loudness * max(typical, 10.0))
+            loudness = min(rng.uniform(9, 20) * max(typical, 10.0), 220.0) * np.sqrt(max(1.0, sfreq / 150.0))
+            data[row] = colour * np.float32(loudness)
 
 
 # ---- patterns that are no finding; a classifier has to see them to leave them alone ----

@@ -1,7 +1,6 @@
 """Ongoing activity: 1/f background, posterior rhythm, beta, drowsiness, sleep, slowing."""
 
 import numpy as np
-import numpy.typing as npt
 import scipy.fft
 
 from bioreport.simulation.canvas import Canvas, Floats, Interval, gaussian, hann_burst
@@ -112,9 +111,8 @@ def drowsiness(canvas: Canvas, intervals: list[Interval]) -> None:
     level = max(canvas.level, 6.0)
     envelope = canvas.gate(intervals, 1.5)
     theta = canvas.oscillation(rng.uniform(4.5, 6.5), 0.9, 0.2)
-    canvas.add(
-        theta * envelope * np.float32(level * rng.uniform(1.0, 1.5)), canvas.field(VERTEX + 0.5 * FRONT, 0.9)
-    )
+    pattern = canvas.in_sight(canvas.field(VERTEX + 0.5 * FRONT, 0.9))
+    canvas.add(theta * envelope * np.float32(level * rng.uniform(1.2, 1.8)), pattern)
     slow = canvas.band_noise(2.0, 5.0) * envelope
     canvas.add(slow * np.float32(level * rng.uniform(0.4, 0.8)), canvas.field(VERTEX, 1.3))
     roll = canvas.oscillation(rng.uniform(0.25, 0.45), 0.08, 0.5) * envelope
@@ -170,20 +168,20 @@ def k_complex(canvas: Canvas, onset: float, amplitude: float) -> None:
 
 
 def generalized_slowing(canvas: Canvas, intervals: list[Interval]) -> None:
-    """Paint diffuse irregular delta and theta that a reader calls generalized slowing."""
+    """Paint diffuse irregular delta and theta, well above the background whatever the reference."""
     rng = canvas.rng
-    level = max(canvas.level, 8.0)
-    envelope = canvas.gate(intervals, 1.0)
-    strength = np.float32(level * rng.uniform(1.6, 3.2))
+    kept, canvas.data = canvas.data, np.zeros_like(canvas.data)
     delta_share = rng.uniform(0.3, 1.0)
-    tilt = rng.uniform(-0.3, 0.7)
-    pattern = canvas.field(VERTEX + tilt * FRONT, 1.3)
     for centre in (FRONT + VERTEX, OCCIPUT + VERTEX, np.array([-0.9, 0, 0.5]), np.array([0.9, 0, 0.5])):
         delta = canvas.band_noise(0.8, 3.8) * np.float32(delta_share)
         theta = canvas.band_noise(4.0, rng.uniform(5.5, 7.0)) * np.float32(1.1 - 0.7 * delta_share)
-        canvas.add((delta + theta) * envelope * strength * np.float32(0.6), canvas.field(centre, 0.9))
-    together = canvas.oscillation(rng.uniform(1.8, 5.0), 0.8, 0.2) * envelope
-    canvas.add(together * strength * np.float32(rng.uniform(0.3, 0.8)), pattern)
+        canvas.add(delta + theta, canvas.field(centre, 0.9))
+    together = canvas.oscillation(rng.uniform(1.8, 5.0), 0.8, 0.2) * np.float32(rng.uniform(0.3, 0.9))
+    canvas.add(together, canvas.field(VERTEX + rng.uniform(-0.3, 0.7) * FRONT, 1.3))
+    shown = float(np.median(np.std(canvas.referenced(canvas.data), axis=1)))
+    wanted = max(rng.uniform(1.6, 3.0) * canvas.level, rng.uniform(16.0, 25.0))
+    canvas.data *= canvas.gate(intervals, 1.0) * np.float32(wanted / shown)
+    canvas.data += kept
     for start, end in intervals:
         canvas.mark("generalized_slowing", start, end)
 
@@ -208,18 +206,15 @@ def focal_slowing(
     return channels
 
 
-def referenced_ratio(
-    wave: Floats, names: tuple[str, ...], subtract: npt.NDArray[np.intp], weak_side: str
-) -> float:
-    """Return the weaker over the stronger side's amplitude of a rhythm as the reference shows it.
+def side_ratio(canvas: Canvas, wave: Floats, side: str) -> float:
+    """Return one side's amplitude of a posterior rhythm over the other's, as the reference shows it.
 
     Pools O, P and T5/T6 as the measurement of the posterior rhythm does.
     """
-    pairs = [("O1", "O2"), ("P3", "P4"), ("T5", "T6") if "T5" in names else ("P7", "P8")]
-    shown = wave - wave[subtract].mean(axis=0)
-    rms = {
-        side: sum(float(np.std(shown[names.index(pair[k])])) for pair in pairs)
-        for k, side in enumerate(("left", "right"))
-    }
-    other = "right" if weak_side == "left" else "left"
-    return rms[weak_side] / max(rms[other], 1e-9)
+    shown = canvas.referenced(wave)
+    rms = [
+        sum(float(np.std(shown[canvas.names.index(name)])) for name in names)
+        for names in (("O1", "P3", "T5"), ("O2", "P4", "T6"))
+    ]
+    mine, other = rms if side == "left" else rms[::-1]
+    return mine / max(other, 1e-9)

@@ -41,6 +41,8 @@ class Canvas:
     events : list of Event
     level : float
         RMS of the background between 1 and 30 Hz, µV.
+    reference_rows : int [k]
+        Electrodes whose mean is the reference.
     """
 
     rng: np.random.Generator
@@ -49,6 +51,7 @@ class Canvas:
     recorded: frozenset[str]
     data: Floats
     level: float
+    reference_rows: npt.NDArray[np.intp]
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -89,6 +92,15 @@ class Canvas:
         near = np.exp(-0.5 * (angle / width) ** 2)
         far = np.exp(-0.5 * (angle / (3 * width)) ** 2)
         return ((1 - wide) * near + wide * far).astype(np.float32)
+
+    def referenced(self, wave: Floats) -> Floats:
+        """Return a wave [electrodes, n] against the recording's reference."""
+        return wave - wave[self.reference_rows].mean(axis=0)
+
+    def in_sight(self, pattern: Floats) -> Floats:
+        """Scale a wide field so that a quarter of the channels show it fully whatever the reference."""
+        shown = np.abs(pattern - pattern[self.reference_rows].mean())
+        return pattern / np.float32(max(0.35, float(np.percentile(shown, 75))))
 
     def channels(self, pattern: Floats, above: float = 0.5) -> tuple[str, ...]:
         """Name the recorded channels where a field exceeds `above` of its maximum, the strongest first."""

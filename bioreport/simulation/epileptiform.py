@@ -35,7 +35,7 @@ def focal_discharges(canvas: Canvas, centre: str, interval: Interval, count: int
 def generalized_spike_wave(canvas: Canvas, interval: Interval, count: int) -> None:
     """Paint bursts of 2.5–4 Hz spike-and-wave over the whole head, largest in front."""
     rng = canvas.rng
-    pattern = canvas.field(FRONT + rng.uniform(0.3, 1.0) * VERTEX, 1.1)
+    pattern = canvas.in_sight(canvas.field(FRONT + rng.uniform(0.3, 1.0) * VERTEX, 1.1))
     amplitude = max(rng.uniform(110, 260), 8.0 * canvas.level)
     frequency = rng.uniform(2.6, 4.0)
     longest = min(7.0, 0.6 * (interval[1] - interval[0]) / count)
@@ -89,7 +89,7 @@ def seizure(canvas: Canvas, interval: Interval, centre: str | None) -> tuple[str
     grow = (low + (high - low) * progress ** np.float32(0.9)) * hann_burst(len(times), 0.04)
     wave = (wave * grow).astype(np.float32)
     if centre is None:
-        pattern = canvas.field(VERTEX + rng.uniform(-0.2, 0.6) * FRONT, 1.2)
+        pattern = canvas.in_sight(canvas.field(VERTEX + rng.uniform(-0.2, 0.6) * FRONT, 1.2))
         canvas.add(wave, pattern, start)
         channels = canvas.channels(pattern, 0.3)
         fast = canvas.band_noise(14.0, 25.0, len(times)) * np.exp(-6.0 * progress)
@@ -120,7 +120,7 @@ def burst_suppression(canvas: Canvas) -> None:
     gap = rng.uniform(3.0, 9.0)
     amplitude = np.float32(rng.uniform(45, 110))
     patterns = [canvas.field(where, 0.9) for where in (VERTEX + FRONT, VERTEX + OCCIPUT)]
-    whole = canvas.field(VERTEX, 1.3)
+    whole = canvas.in_sight(canvas.field(VERTEX, 1.3))
     at = rng.uniform(0.3, 3.0)
     while at < canvas.duration:
         length = rng.uniform(0.8, min(3.5, 0.7 * gap))
