@@ -41,8 +41,8 @@ _SPINDLES = re.compile(r"spindle|sigma", re.IGNORECASE)
 # nominal bands: a definition, not a measurement
 _BANDS = {"delta": (0.5, 4), "theta": (4, 8), "alpha": (8, 13), "beta": (13, 30), "gamma": (30, 80)}
 
-FREQUENCY_TOLERANCE = 0.5  # Hz, half a step of the "9-10 Hz" that readers write
-AMPLITUDE_TOLERANCE = 0.25  # of the measured amplitude: readers round to 5 or 10 µV
+FREQUENCY_TOLERANCE = 0.25  # Hz; a number this near is the measured one, rounded
+AMPLITUDE_TOLERANCE = 0.15  # of the measured amplitude: readers round to 5 or 10 µV
 PERCENT_TOLERANCE = 10.0
 SECONDS_TOLERANCE = 1.0
 
@@ -133,7 +133,7 @@ def _agrees(claim: Claim, value: float) -> bool:
         "%": PERCENT_TOLERANCE,
     }[claim.unit]
     # a range as wide as "8-13 Hz" says nothing of this recording and cannot be right about it
-    narrow = claim.high - claim.low <= 4 * tolerance
+    narrow = claim.high - claim.low <= 8 * tolerance
     return narrow and claim.low - tolerance <= value <= claim.high + tolerance
 
 
@@ -166,7 +166,7 @@ def _measured(claim: Claim, sentence: str, measurements: Sequence[Mapping[str, A
     if len(same) > 1:
         return None
     if claim.unit == "Hz":
-        return f"{values[0]:g} Hz"
+        return f"{values[0]:g} Hz" if _MAINS.search(sentence) else f"{values[0]:.1f} Hz"
     return f"{values[0]:.0f} {claim.unit}"
 
 

@@ -22,6 +22,7 @@ ABNORMAL = (
     "seizure",
     "burst_suppression",
 )
+LOCATED = ("focal_slowing", "focal_epileptiform_discharges", "seizure")
 _DESCRIPTION = "EEG DESCRIPTION/DETAILS"
 _BACKGROUND = "BACKGROUND ACTIVITY"
 _IMPRESSION = "IMPRESSION/INTERPRETATION"
@@ -46,6 +47,15 @@ _NORMAL = re.compile(
 _ABNORMAL = re.compile(r"\babnormal (?:\w+,? ){0,3}(?:eeg|study|recording|tracing)\b", re.IGNORECASE)
 
 
+_URGENT = re.compile(r"\b(?:urgent|emergent|immediate)(?:ly)?\b", re.IGNORECASE)
+_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+_LOWER = re.compile(
+    r"\b(?:lower|attenuat\w+|reduced|decreased|suppressed|diminished)\b[^.;]{0,40}"
+    r"\b(?:on|over) the (left|right)",
+    re.IGNORECASE,
+)
+
+
 def split_sentences(text: str) -> list[str]:
     """Sentences of a paragraph, stripped; decimals (9.5 Hz) and abbreviations (approx.) end none."""
     sentences, begin = [], 0
@@ -64,7 +74,8 @@ def _ends_sentence(text: str, dot: int, after: int) -> bool:
         return True
     words = text[:dot].split()
     word = words[-1].lower().lstrip("(") if words else ""
-    if word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha()):
+    initial = len(word) == 1 and word.isalpha() and word not in ("s", "h")
+    if initial or word in _ABBREVIATIONS:
         # "in sec. The" ends one, "approx. 9 Hz" and "vs. left" do not
         return following[0].isupper() and word in ("sec", "min", "etc", "resp")
     return not following[0].islower()
@@ -100,7 +111,8 @@ def ground(
     for name, text in sections.items():
         kept = []
         for sentence in split_sentences(text):
-            problem = _contradiction(sentence, state, read_findings(sentence))
+            read = read_findings(sentence)
+            problem = _contradiction(sentence, state, read) or _wrong_side(sentence, findings, known, read)
             if problem:
                 warnings.append(f'{name}: withheld "{sentence}", {problem}.')
                 continue
@@ -130,6 +142,35 @@ def _contradiction(sentence: str, state: Mapping[str, bool], read: Mapping[str, 
         return f"it calls the recording normal, but {abnormal[0]} was found"
     if len(judged) == len(ABNORMAL) and not abnormal and _ABNORMAL.search(sentence):
         return "it calls the recording abnormal, but no abnormality was found"
+    critical = [name for name in judged if BY_NAME[name].critical]
+    if critical and not any(state[name] for name in critical) and _URGENT.search(sentence):
+        return "it calls for urgency, but no critical finding was found"
+    return None
+
+
+def _wrong_side(
+    sentence: str,
+    findings: Sequence[Mapping[str, Any]],
+    measurements: Sequence[Mapping[str, Any]],
+    read: Mapping[str, bool | None],
+) -> str | None:
+    """What is wrong where the sentence puts one finding on the side on which it was not found."""
+    sides = {match.lower() for match in _SIDE.findall(sentence)}
+    if len(sides) != 1:
+        return None
+    said = sides.pop()
+    rhythm = measurements[0].get("posterior_rhythm") if len(measurements) == 1 else None
+    if read.get("posterior_asymmetry") and rhythm and rhythm["lower_side"]:
+        lower = _LOWER.search(sentence)
+        if lower and lower[1].lower() != rhythm["lower_side"]:
+            return f"the posterior rhythm is lower on the {rhythm['lower_side']}"
+        return None
+    stated = [finding for finding in findings if finding["name"] in LOCATED and read.get(finding["name"])]
+    if len(stated) != 1 or not stated[0].get("channels"):
+        return None
+    region = region_of(stated[0]["channels"])
+    if region.split()[0] in ("left", "right") and region.split()[0] != said:
+        return f"{BY_NAME[stated[0]['name']].label} was found in the {region} region"
     return None
 
 
@@ -139,25 +180,33 @@ def _state_missing(
     measurements: Sequence[Mapping[str, Any]],
     warnings: list[str],
 ) -> None:
-    """Add a plain sentence for each present finding that the text no longer states; a critical one also
-    to the impression."""
+    """Add a plain sentence for each present finding that the text no longer states, and to the impression
+    one for the abnormal ones that are missing there."""
     from bioreport.lexicon import read_findings
 
-    for finding in findings:
-        name = finding["name"]
-        if not finding["present"] or name not in BY_NAME:
-            continue
-        stated = {section for section, text in grounded.items() if text and read_findings(text).get(name)}
-        homes = [
-            home for home in (*_HOME.get(name, (_BACKGROUND, _DESCRIPTION)), _IMPRESSION) if home in grounded
-        ]
-        wanted = [] if stated else (homes or list(grounded))[:1]
-        if BY_NAME[name].critical and _IMPRESSION in grounded and _IMPRESSION not in {*stated, *wanted}:
-            wanted.append(_IMPRESSION)
-        for section in wanted:
-            sentence = finding_sentence(finding, measurements)
-            grounded[section] = f"{grounded[section]} {sentence}".strip()
-            warnings.append(f'{section}: "{sentence}" was added from the findings.')
+    present = [finding for finding in findings if finding["present"] and finding["name"] in BY_NAME]
+    stated = {name for name, said in read_findings(grounded).items() if said}
+    for finding in present:
+        homes = [*_HOME.get(finding["name"], (_BACKGROUND, _DESCRIPTION)), *grounded]
+        section = next(home for home in homes if home in grounded)
+        if finding["name"] not in stated:
+            _add(grounded, section, finding_sentence(finding, measurements), warnings)
+    if _IMPRESSION not in grounded:
+        return
+    concluded = read_findings(grounded[_IMPRESSION])
+    names = [finding["name"] for finding in present]
+    missing = [BY_NAME[name].label for name in ABNORMAL if name in names and not concluded[name]]
+    if missing:
+        _add(grounded, _IMPRESSION, f"Abnormal EEG because of {_listed(missing, 'and')}.", warnings)
+
+
+def _add(grounded: dict[str, str], section: str, sentence: str, warnings: list[str]) -> None:
+    grounded[section] = f"{grounded[section]} {sentence}".strip()
+    warnings.append(f'{section}: "{sentence}" was added from the findings.')
+
+
+def _listed(words: Sequence[str], joint: str) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joint} {words[-1]}"
 
 
 def finding_sentence(finding: Mapping[str, Any], measurements: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -167,9 +216,7 @@ def finding_sentence(finding: Mapping[str, Any], measurements: Sequence[Mapping[
     if name == "posterior_dominant_rhythm":
         if rhythm:
             frequency, amplitude = rhythm["frequency_hz"], rhythm["amplitude_uv"]
-            return (
-                f"The posterior dominant rhythm is {frequency:g} Hz with an amplitude of {amplitude:.0f} µV."
-            )
+            return f"The posterior dominant rhythm is {frequency:.1f} Hz with an amplitude of {amplitude:.0f} µV."
         return "A posterior dominant rhythm is present."
     if name == "posterior_asymmetry" and rhythm and rhythm["lower_side"]:
         side = rhythm["lower_side"]
@@ -180,7 +227,7 @@ def finding_sentence(finding: Mapping[str, Any], measurements: Sequence[Mapping[
     channels = list(finding.get("channels") or [])
     if name in ("bad_electrode", "electrode_artifact") and channels:
         text += f" at {', '.join(channels)}"
-    elif name in ("focal_slowing", "focal_epileptiform_discharges", "seizure") and channels:
+    elif name in LOCATED and channels:
         region = region_of(channels)
         text += " over most of the head" if region == "generalized" else f" in the {region} region"
     start, end = finding.get("start_seconds"), finding.get("end_seconds")
@@ -200,6 +247,6 @@ def _plain(section: str, state: Mapping[str, bool]) -> str:
         return "No posterior dominant rhythm was found."
     if not absent or section in (_BACKGROUND, _DESCRIPTION):
         return UNASSESSABLE
-    return " ".join(f"No {BY_NAME[name].label} was found." for name in absent).replace(
-        "discharges was", "discharges were"
-    )
+    labels = [BY_NAME[name].label for name in absent]
+    verb = "were" if labels[-1].endswith("s") and labels[-1] != "drowsiness" else "was"
+    return f"No {_listed(labels, 'or')} {verb} found."

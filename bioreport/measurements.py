@@ -28,7 +28,7 @@ KEPT_EPOCHS = 256  # at least half as many stay once the recording is longer
 ARTIFACT_UV = 1000.0  # no scalp rhythm reaches this; an epoch that does is not measured
 LAG_SECONDS = 0.025
 MAINS_RATIO = 20.0  # power at the mains frequency over its neighbours, seen by eye
-ASYMMETRY_PERCENT = 40.0  # a side-to-side difference below this is common in health
+ASYMMETRY_PERCENT = 45.0  # a side-to-side difference below this is common in health
 
 
 class Measurer:
@@ -120,9 +120,11 @@ class Measurer:
         noisy = [name for name, bad in zip(self.names, noisy_rows, strict=True) if bad or name in lost]
         noisy = [name for name in noisy if name not in flat and name not in saturated]
         judged &= ~noisy_rows
+        bad = {*flat, *saturated, *noisy}
+        readable = sum(name not in bad for name in names) >= 0.5 * len(names)
         return {
             "duration_seconds": round(float(self.recording.duration_seconds), 2),
-            "usable_seconds": round(self.usable_seconds, 1),
+            "usable_seconds": round(self.usable_seconds, 1) if readable else 0.0,
             "channels_present": names,
             "channels_absent": [name for name in self.names if name not in names],
             "channels_flat": flat,
