@@ -262,7 +262,7 @@ def learning_rate_factor(step: int, total: int, warmup: float) -> float:
     rising = max(1, round(total * warmup))
     if step < rising:
         return (step + 1) / (rising + 1)
-    return max(0.0, (total - step) / max(1, total - rising + 1))
+    return max(0.0, (total - step) / max(1, total - rising))
 
 
 class Run:

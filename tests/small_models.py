@@ -34,7 +34,7 @@ def save_small_llm(folder: Path, hidden: int = 32, seed: int = 0) -> Path:
     config = Qwen3Config(
         vocab_size=len(vocabulary), hidden_size=hidden, intermediate_size=48, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=1, head_dim=16, max_position_embeddings=4096,
-        tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=None,
+        tie_word_embeddings=True, initializer_range=0.3, pad_token_id=0, eos_token_id=1, bos_token_id=None,
     )  # fmt: skip
     Qwen3ForCausalLM(config).save_pretrained(folder)
     return folder
