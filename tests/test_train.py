@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from bioreport.train import Run, learning_rate_factor, new_fusion, read_samples,
 SECTIONS = ("BACKGROUND ACTIVITY", "EVENTS/SEIZURES")
 MEASUREMENTS: dict[str, Any] = {
     "duration_seconds": 30.0, "usable_seconds": 30.0, "channels_present": ["O1", "O2"], "channels_absent": [],
-    "channels_flat": [], "channels_saturated": [], "channels_noisy": [], "mains": None, "posterior_rhythm": None,
-    "band_power_percent": {},
+    "channels_flat": [], "channels_saturated": [], "channels_noisy": [], "mains": None,
+    "posterior_rhythm": None, "band_power_percent": {},
 }  # fmt: skip
 
 
@@ -211,8 +212,10 @@ def test_only_projector_and_special_tokens_have_gradients(tmp_path: Path, llm: P
     entries = read_manifest(corpus(tmp_path / "c"))
     encode_manifest(entries, bundle, tmp_path / "tokens")
     samples = read_samples(entries, TokenStore(tmp_path / "tokens"), bundle)
-    run = Run(fusion, samples, seed=5, epochs=1, batch_size=2, lr=1e-3, weight_decay=0.01, warmup=0.1, clip=1.0,
-              max_steps=None, kind="linear")  # fmt: skip
+    run = Run(
+        fusion, samples, seed=5, epochs=1, batch_size=2, lr=1e-3, weight_decay=0.01, warmup=0.1, clip=1.0,
+        max_steps=None, kind="linear",
+    )  # fmt: skip
     run.advance()
     assert all(p.grad is None for p in fusion.llm.parameters())
     learning = {key for key, p in fusion.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
@@ -359,6 +362,6 @@ def test_the_learning_rate_rises_then_falls_to_zero() -> None:
     factors = [learning_rate_factor(step, 100, 0.1) for step in range(101)]
     assert 0 < factors[0] < factors[5] < factors[10]
     assert max(factors) == 1.0 and factors.index(1.0) == 10
-    assert all(a > b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a > b for a, b in pairwise(factors[10:]))
     assert factors[100] == 0.0
     assert learning_rate_factor(0, 1, 0.1) > 0
