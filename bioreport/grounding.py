@@ -215,8 +215,8 @@ def finding_sentence(finding: Mapping[str, Any], measurements: Sequence[Mapping[
     rhythm = measurements[0].get("posterior_rhythm") if len(measurements) == 1 else None
     if name == "posterior_dominant_rhythm":
         if rhythm:
-            frequency, amplitude = rhythm["frequency_hz"], rhythm["amplitude_uv"]
-            return f"The posterior dominant rhythm is {frequency:.1f} Hz with an amplitude of {amplitude:.0f} µV."
+            values = f"{rhythm['frequency_hz']:.1f} Hz with an amplitude of {rhythm['amplitude_uv']:.0f} µV"
+            return f"The posterior dominant rhythm is {values}."
         return "A posterior dominant rhythm is present."
     if name == "posterior_asymmetry" and rhythm and rhythm["lower_side"]:
         side = rhythm["lower_side"]
