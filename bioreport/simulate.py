@@ -111,7 +111,7 @@ def simulate_eeg(
 
     recorded = acquisition.drop_electrodes(rng, style.names, plan)
     electrodes = tuple(dict.fromkeys((*style.names, "A1", "A2", "C3", "C4", "Cz", "Fp1", "O1", "O2")))
-    level = float(np.exp(rng.normal(np.log(9.0), 0.35)))
+    level = float(np.clip(np.exp(rng.normal(np.log(8.5), 0.35)), 4.0, 14.0))
     samples = round(duration * rate)
     data = background.coloured_noise(rng, electrodes, samples, rate, level)
     reference = str(rng.choice(style.references))

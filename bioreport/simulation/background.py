@@ -32,11 +32,11 @@ def coloured_noise(
     Returns
     -------
     float32 [len(names), n]
-        Power falls as f^-a, a between 1 and 2.2; neighbours correlate by an exponential of their angle.
+        Power falls as f^-a, a between 0.7 and 2.1; neighbours correlate by an exponential of their angle.
     """
     size = scipy.fft.next_fast_len(n, real=True)
     bins = np.arange(size // 2 + 1, dtype=np.float32) * np.float32(sfreq / size)
-    exponent = rng.uniform(1.0, 2.2)
+    exponent = rng.uniform(0.7, 2.1)
     power = 1.0 / np.maximum(bins, rng.uniform(0.3, 1.0)) ** exponent
     if rng.random() < 0.5:
         # the beta and muscle floor on which many recordings rest
@@ -67,8 +67,8 @@ def posterior_rhythm(
     rng = canvas.rng
     linewidth, steady = rng.uniform(0.25, 0.6), rng.uniform(0.35, 0.65)
     shared = canvas.oscillation(frequency, linewidth, steady)
-    width = rng.uniform(0.4, 0.6)
-    wide = rng.uniform(0.1, 0.3)
+    width = rng.uniform(0.45, 0.7)
+    wide = rng.uniform(0.1, 0.4)
     envelope = canvas.gate(intervals) * (0.85 + 0.15 * np.clip(canvas.wander(0.08), -2, 2))
     gain = np.ones(len(canvas.names), dtype=np.float32)
     weak = float(rng.uniform(0.15, 0.3)) if lower_side else float(rng.uniform(0.88, 1.0))
@@ -135,7 +135,7 @@ def sleep(canvas: Canvas, interval: Interval) -> None:
     centre = VERTEX + rng.uniform(-0.3, 0.5) * FRONT
     pattern = canvas.field(centre, 0.65)
     channels = canvas.channels(pattern)
-    rms = max(rng.uniform(12, 22), 1.5 * level)
+    rms = max(rng.uniform(14, 25), 1.8 * level)
     for onset in canvas.place(count, start, end, 2.0, 3.0):
         times = canvas.times(rng.uniform(0.6, 1.8))
         wave = np.sin(2 * np.pi * (frequency + rng.normal(0, 0.3)) * times + rng.uniform(0, 6.28))
@@ -192,12 +192,12 @@ def focal_slowing(
     """Paint polymorphic delta at one place and return the channels that show it."""
     rng = canvas.rng
     level = max(canvas.level, 7.0)
-    pattern = canvas.field(centre, rng.uniform(0.38, 0.55))
+    pattern = canvas.field(centre, rng.uniform(0.45, 0.65))
     low = rng.uniform(0.9, 1.5)
     wave = canvas.band_noise(low, rng.uniform(3.0, 4.5))
     if rng.random() < 0.4:
         wave += np.float32(0.5) * canvas.band_noise(4.0, 6.5)
-    strength = np.float32(max(level * rng.uniform(2.4, 4.0), 22.0))
+    strength = np.float32(max(level * rng.uniform(2.8, 4.2), 24.0))
     canvas.add(wave * canvas.gate(intervals, 0.8) * strength, pattern)
     channels = canvas.channels(pattern, 0.55)[:MOST_CHANNELS]
     if name is not None:

@@ -19,11 +19,11 @@ def spike_and_slow_wave(times: Floats, width: float, slow: float) -> Floats:
 def focal_discharges(canvas: Canvas, centre: str, interval: Interval, count: int) -> None:
     """Paint spikes or sharp waves at one place and mark each of them."""
     rng = canvas.rng
-    pattern = canvas.field(centre, rng.uniform(0.32, 0.48))
+    pattern = canvas.field(centre, rng.uniform(0.42, 0.6))
     channels = canvas.channels(pattern, 0.55)[:MOST_CHANNELS]
     width = rng.uniform(0.06, 0.16)
     slow = rng.uniform(0.25, 0.6)
-    amplitude = max(rng.uniform(75, 170), 7.0 * canvas.level)
+    amplitude = max(rng.uniform(80, 170), 9.0 * canvas.level)
     for onset in canvas.place(count, *interval, 0.8, 0.9):
         times = canvas.times(0.8)
         wave = spike_and_slow_wave(times, width * rng.uniform(0.85, 1.15), slow)
@@ -35,7 +35,7 @@ def focal_discharges(canvas: Canvas, centre: str, interval: Interval, count: int
 def generalized_spike_wave(canvas: Canvas, interval: Interval, count: int) -> None:
     """Paint bursts of 2.5–4 Hz spike-and-wave over the whole head, largest in front."""
     rng = canvas.rng
-    pattern = canvas.in_sight(canvas.field(FRONT + rng.uniform(0.3, 1.0) * VERTEX, 1.1))
+    pattern = canvas.in_sight(canvas.field(FRONT + rng.uniform(0.3, 1.0) * VERTEX, rng.uniform(1.1, 1.6)))
     amplitude = max(rng.uniform(110, 260), 8.0 * canvas.level)
     frequency = rng.uniform(2.6, 4.0)
     longest = min(7.0, 0.6 * (interval[1] - interval[0]) / count)
@@ -95,7 +95,7 @@ def seizure(canvas: Canvas, interval: Interval, centre: str | None) -> tuple[str
         fast = canvas.band_noise(14.0, 25.0, len(times)) * np.exp(-6.0 * progress)
         canvas.add(fast * np.float32(0.3 * high), pattern, start)
     else:
-        near = canvas.field(centre, rng.uniform(0.4, 0.5))
+        near = canvas.field(centre, rng.uniform(0.45, 0.6))
         middle = canvas.field(centre, 0.95)
         channels = canvas.channels(near, 0.5)[:MOST_CHANNELS]
         reach = float(rng.uniform(0.3, 1.0))

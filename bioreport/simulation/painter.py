@@ -86,7 +86,7 @@ def _paint_alpha(canvas: Canvas, plan: Plan) -> dict[str, Any]:
     rms = float(rng.uniform(9, 26))
     if rng.random() < 0.05:
         rms = float(rng.uniform(28, 38))
-    rms = max(rms, (2.2 if asymmetric or slowed else 1.2) * canvas.level)
+    rms = max(rms, (2.2 if asymmetric or slowed else 1.6) * canvas.level)
     lower = str(rng.choice(["left", "right"])) if asymmetric else None
     kept = canvas.data.copy()
     events = list(canvas.events)
@@ -103,7 +103,7 @@ def _paint_alpha(canvas: Canvas, plan: Plan) -> dict[str, Any]:
         raise RuntimeError("the posterior rhythm could not be given the asymmetry that was asked for")
     shown = canvas.referenced(wave)
     on = canvas.gate(plan.alpha) > 0.5
-    p2p = {name: 2 * np.sqrt(2) * float(np.std(shown[canvas.names.index(name)][on])) for name in ("O1", "O2")}
+    p2p = {name: 2 * 2**0.5 * float(np.std(shown[canvas.names.index(name)][on])) for name in ("O1", "O2")}
     if asymmetric:
         start, end = plan.alpha[0][0], plan.alpha[-1][1]
         side = [name for name in ("O1", "P3", "T5") if lower == "left"] or ["O2", "P4", "T6"]
