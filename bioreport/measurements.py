@@ -74,8 +74,8 @@ class Measurer:
 
     def update(self, batch: "EpochBatch") -> None:
         """Measure a batch of filtered epochs."""
-        data = np.where(batch.channel_mask[:, :, None], batch.data, 0).astype(np.float32)
-        largest = np.abs(data).max(axis=2)
+        data = batch.data
+        largest = np.maximum(data.max(axis=2), -data.min(axis=2))
         usable = batch.channel_mask & (largest < ARTIFACT_UV)
         self.mask_count += batch.channel_mask.sum(axis=0)
         present = max(1, sum(name in self.names for name in self.recording.names))

@@ -21,6 +21,10 @@ PARIETAL = ("P3", "P4", "Pz", "T5", "T6")
 ANTERIOR = ("F3", "F4", "Fz", "C3", "C4", "Cz")
 # natural logarithms of power, chosen between simulated recordings with and without the rhythm
 MIN_PROMINENCE = 1.3  # peak over the higher one of its two shoulders
+WEAK_PROMINENCE = (
+    1.0  # enough where the gradient is CLEAR_GRADIENT: real peaks are broader than simulated ones
+)
+CLEAR_GRADIENT = 1.6
 MIN_GRADIENT = 0.5  # peak over the occiput to the same band over front and vertex
 MIN_CONTRAST = 0.65  # that gradient over the gradient of all other frequencies
 CEILING = 2.0  # what one epoch can add to a frequency's score, so that a seizure does not outvote the rest
@@ -221,7 +225,8 @@ def _stands_out(freqs: np.ndarray, at: int, above: np.ndarray, gradient: np.ndar
     near, far = SHOULDERS
     below = above[(distance >= -far) & (distance <= -near)].mean()
     beyond = above[(distance >= near) & (distance <= far)].mean()
-    if above[at] - max(below, beyond) < MIN_PROMINENCE:
+    wanted = WEAK_PROMINENCE if gradient[at] >= CLEAR_GRADIENT else MIN_PROMINENCE
+    if above[at] - max(below, beyond) < wanted:
         return False
     elsewhere = (freqs > 2) & (freqs < 25) & (np.abs(distance) > 2)
     contrast = gradient[at] - np.median(gradient[elsewhere]) if np.ptp(gradient) else np.inf
