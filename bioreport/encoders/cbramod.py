@@ -15,42 +15,71 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bioreport_kernels import aggregate_epochs
+from bioreport_kernels.reference import accumulation_dtype
 
 PATCH_SAMPLES = 200
 POSITIONS = 8  # outputs of the strided first convolution in a patch
 GROUPS = 5
 # Rows of the feed-forward at a time when no gradient is needed: the hidden layer then stays in the cache.
 FEED_FORWARD_ROWS = 512
+# exp of it is 0 in every dtype, and it is finite in every dtype, so a wholly masked row does not become NaN.
+MASKED_SCORE = -30000.0
+
+
+def linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """rows [N, in] weightᵀ + bias.
+
+    In float32 on a CPU as a 1 × 1 convolution: PyTorch gives those to oneDNN and plain products to MKL, which runs at
+    half of oneDNN's speed where the processor is not Intel's. From a batch of 16 on it does so at any thread count.
+    """
+    if (
+        rows.device.type != "cpu"
+        or rows.dtype != torch.float32
+        or len(rows) % 16
+        or not len(rows)
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return F.linear(rows, weight, bias)
+    image = rows.reshape(16, -1, 1, rows.shape[1]).permute(0, 3, 1, 2)
+    return F.conv2d(image, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(len(rows), -1)
 
 
 class CrissCrossAttention(nn.Module):
-    """Multi-head self-attention over the second-last axis, under `nn.MultiheadAttention`'s key names.
+    """Multi-head self-attention along one axis, under `nn.MultiheadAttention`'s key names.
 
     Parameters
     ----------
     dim, heads : int
+    axis : {1, 2}
+        1 attends over the channels of a patch, 2 over the patches of a channel.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, axis: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.axis = heads, axis
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x: Tensor, axis: int, keys: Tensor | None) -> Tensor:
-        """Attend along `axis` (1: channels, 2: patches) of x [B, C, P, dim]; keys, bool, broadcasts to the scores."""
-        batch, channels, patches, dim = x.shape
-        # [B, C, P, 3, heads, dim / heads] -> three views [B, rest, heads, length, dim / heads]
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(batch, channels, patches, 3, self.heads, -1)
-        order = (3, 0, 2, 4, 1, 5) if axis == 1 else (3, 0, 1, 4, 2, 5)
-        q, k, v = qkv.permute(order).flatten(1, 2).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
-        rest = patches if axis == 1 else channels
-        out = out.unflatten(0, (batch, rest)).permute((0, 3, 1, 2, 4) if axis == 1 else (0, 1, 3, 2, 4))
-        return self.out_proj(out.reshape(batch, channels, patches, dim))
+    def forward(self, rows: Tensor, shape: torch.Size, bias: Tensor | None) -> Tensor:
+        """Attend among rows [B * C * P, dim] of a batch of `shape` [B, C, P]; bias [B * rest * heads, length, 1]."""
+        qkv = linear(rows, self.in_proj_weight, self.in_proj_bias).view(*shape, 3, self.heads, -1)
+        # [3, B, rest, heads, length, dim / heads]
+        order = (3, 0, 2, 4, 1, 5) if self.axis == 1 else (3, 0, 1, 4, 2, 5)
+        q, k, v = qkv.permute(order).flatten(1, 3).unbind(0)
+        # Keys before queries: a softmax across rows is vectorised, one within rows of 10 or 22 is not.
+        scale = q.shape[2] ** -0.5
+        if bias is None:
+            scores = torch.bmm(k * scale, q.transpose(1, 2))
+        else:
+            scores = torch.baddbmm(bias.to(k.dtype), k, q.transpose(1, 2), alpha=scale)
+        weights = scores.softmax(1, dtype=accumulation_dtype(scores.dtype)).to(v.dtype)
+        out = torch.bmm(weights.transpose(1, 2), v)
+        out = out.view(shape[0], shape[3 - self.axis], self.heads, shape[self.axis], -1)
+        out = out.permute((0, 3, 1, 2, 4) if self.axis == 1 else (0, 1, 3, 2, 4))
+        return linear(out.reshape(len(rows), -1), self.out_proj.weight, self.out_proj.bias)
 
 
 class CrissCrossLayer(nn.Module):
@@ -58,26 +87,34 @@ class CrissCrossLayer(nn.Module):
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int) -> None:
         super().__init__()
-        self.self_attn_s = CrissCrossAttention(d_model // 2, nhead // 2)
-        self.self_attn_t = CrissCrossAttention(d_model // 2, nhead // 2)
+        self.self_attn_s = CrissCrossAttention(d_model // 2, nhead // 2, axis=1)
+        self.self_attn_t = CrissCrossAttention(d_model // 2, nhead // 2, axis=2)
         self.linear1 = nn.Linear(d_model, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, d_model)
         self.norm1 = nn.LayerNorm(d_model)
         self.norm2 = nn.LayerNorm(d_model)
 
-    def forward(self, x: Tensor, channel_keys: Tensor | None, patch_keys: Tensor | None) -> Tensor:
-        """x [B, C, P, d_model]; the keys are what `CrissCrossAttention` takes along each axis."""
-        over_channels, over_patches = self.norm1(x).chunk(2, -1)
-        x = x + torch.cat(
-            [self.self_attn_s(over_channels, 1, channel_keys), self.self_attn_t(over_patches, 2, patch_keys)], -1
+    def forward(
+        self, rows: Tensor, shape: torch.Size, channel_bias: Tensor | None, patch_bias: Tensor | None
+    ) -> Tensor:
+        """rows [B * C * P, d_model]; the biases are what `CrissCrossAttention` takes along each axis."""
+        over_channels, over_patches = self.norm1(rows).chunk(2, 1)
+        rows = rows + torch.cat(
+            [
+                self.self_attn_s(over_channels, shape, channel_bias),
+                self.self_attn_t(over_patches, shape, patch_bias),
+            ],
+            1,
         )
         if torch.is_grad_enabled():
-            return x + self._feed_forward(x)
-        rows = x.view(-1, x.shape[-1])
-        return torch.cat([part + self._feed_forward(part) for part in rows.split(FEED_FORWARD_ROWS)]).view_as(x)
+            return rows + self._feed_forward(rows)
+        for part in rows.split(FEED_FORWARD_ROWS):
+            part += self._feed_forward(part)
+        return rows
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.linear2(F.gelu(self.linear1(self.norm2(x))))
+        hidden = F.gelu(linear(self.norm2(x), self.linear1.weight, self.linear1.bias))
+        return linear(hidden, self.linear2.weight, self.linear2.bias)
 
 
 class PatchEmbedding(nn.Module):
@@ -112,7 +149,7 @@ class PatchEmbedding(nn.Module):
             conv, norm = self.proj_in[index], self.proj_in[index + 1]
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.GroupNorm)
             length = y.shape[-1] // conv.in_channels
-            y = F.linear(y, *_banded(conv, length, stride))
+            y = linear(y.flatten(0, 2), *_banded(conv, length, stride)).view(*x.shape[:3], self.d_model)
             y = F.gelu(_group_norm(y, norm, mask))
         return y + self.spectral_proj(self._amplitudes(x))
 
@@ -168,7 +205,7 @@ class CBraMod(nn.Module):
             raise ValueError(f"nhead must be even and divide d_model={d_model}, got {nhead}")
         if compat not in (None, "celm"):
             raise ValueError(f"compat must be None or 'celm', got {compat!r}")
-        self.compat = compat
+        self.compat, self.nhead = compat, nhead
         self.patch_embedding = PatchEmbedding(d_model, filters)
         self.encoder = nn.ModuleDict(
             {"layers": nn.ModuleList(CrissCrossLayer(d_model, nhead, dim_feedforward) for _ in range(n_layer))}
@@ -244,24 +281,26 @@ class CBraMod(nn.Module):
             rows, channels = places
             spread = x.new_zeros(len(x), channels, *x.shape[2:]).index_copy(1, rows, x)
             x = self.patch_embedding.add_place(spread)[:, rows]
-        channel_keys = patch_keys = None
+        channel_bias = patch_bias = None
         if mask is not None:
-            channel_keys, patch_keys = _keys(mask.transpose(1, 2)), _keys(mask)
+            heads = self.nhead // 2
+            channel_bias, patch_bias = _score_bias(mask.transpose(1, 2), heads), _score_bias(mask, heads)
         layers = self.encoder["layers"]
         assert isinstance(layers, nn.ModuleList)
+        shape, rows = x.shape[:3], x.reshape(-1, x.shape[3])
         for layer in layers:
-            x = layer(x, channel_keys, patch_keys)
-        x = self.proj_out(x)
+            rows = layer(rows, shape, channel_bias, patch_bias)
+        x = self.proj_out(rows).view(*shape, -1)
         return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
 
 
-def _keys(mask: Tensor) -> Tensor:
-    """Attention mask [N, 1, 1, length] of a mask [B, N / B, length].
+def _score_bias(mask: Tensor, heads: int) -> Tensor:
+    """What to add to the scores [N * heads, keys, queries] for a mask [B, N / B, keys]: [N * heads, keys, 1].
 
-    Where nothing may be seen, all is: such rows are masked themselves, and a softmax over nothing would be NaN.
+    Rows in which all is masked attend to everything; their result is not used.
     """
-    keys = mask.flatten(0, 1)
-    return (keys | ~keys.any(1, keepdim=True))[:, None, None, :]
+    bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, MASKED_SCORE)
+    return bias.flatten(0, 1).repeat_interleave(heads, 0).unsqueeze(2)
 
 
 def _banded(conv: nn.Conv2d, length: int, stride: int) -> tuple[Tensor, Tensor]:
