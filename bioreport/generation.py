@@ -7,7 +7,8 @@ header follows.
 """
 
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,34 +161,36 @@ class Script:
     @classmethod
     def write(cls, fusion: PrefixFusion, layout: Layout, sections: Sequence[str]) -> "Script":
         """The script of ``sections`` for a fusion's tokenizer and LLM."""
-        texts, mark = read_vocabulary(fusion.tokenizer).texts, layout.mark
-        barred = set(layout.forbidden)
-        free = torch.tensor([t is not None and not (barred | {mark}) & set(t) for t in texts])
-        wordy = torch.tensor([t is not None and any(c.isalnum() for c in t) for t in texts]) & free
+        mark = layout.mark
+        end_id = fusion.tokenizer.eos_token_id
+        config = fusion.llm.generation_config.eos_token_id
+        stops = {end_id, *([config] if isinstance(config, int) else config or [])}
+        texts = {
+            i: text
+            for i, text in enumerate(read_vocabulary(fusion.tokenizer).texts)
+            if text is not None and i not in stops
+        }
+        size = max(texts) + 1
+        free = _mask((i for i, t in texts.items() if mark not in t and _printable(t, layout)), size)
+        wordy = free & _mask((i for i, t in texts.items() if any(c.isalnum() for c in t)), size)
         if not wordy.any():
             raise ValueError("the tokenizer has no token with a letter in it")
-        heads = {
-            i: text
-            for i, text in enumerate(texts)
-            if text is not None and mark in text and not barred & set(text.partition(mark)[0])
-        }
+        heads = {i: t for i, t in texts.items() if mark in t and _printable(t.partition(mark)[0], layout)}
         passages = [layout.passage(name) for name in [*sections[1:], None]]
         closing = [_closing(heads, passage, mark, fusion.encode_text) for passage in passages]
         if not all(closing):
             raise ValueError(f"the tokenizer has no token that writes {mark!r}")
-        config = fusion.llm.generation_config.eos_token_id
-        stops = {fusion.tokenizer.eos_token_id, *([config] if isinstance(config, int) else config or [])}
         return cls(
             opening=fusion.encode_text(layout.opening(sections[0])),
             passages=[fusion.encode_text(passage) for passage in passages],
             closing=closing,
             free=free,
             wordy=wordy,
-            ending=[_mask(ids, len(texts)) for ids in closing],
+            ending=[_mask(ids, size) for ids in closing],
             # a configuration may name an end token that the LLM does not have
             stops=sorted(i for i in stops if i < fusion.llm.config.get_text_config().vocab_size),
             marks=[min(ids, key=lambda i: (len(heads[i]), i)) for ids in closing],
-            end_id=fusion.tokenizer.eos_token_id,
+            end_id=end_id,
         )
 
 
@@ -205,7 +208,11 @@ def _closing(
     return closing
 
 
-def _mask(ids: Any, size: int) -> Tensor:
+def _printable(text: str, layout: Layout) -> bool:
+    return not any(c in layout.forbidden or unicodedata.category(c) == "Cc" for c in text)
+
+
+def _mask(ids: Iterable[int], size: int) -> Tensor:
     mask = torch.zeros(size, dtype=torch.bool)
     mask[list(ids)] = True
     return mask

@@ -61,7 +61,7 @@ class Layout:
     mark : str
         The character that ends a body; no body holds it.
     forbidden : str
-        Further characters that no body may hold.
+        Further characters that no body may hold; control characters none may.
     celm_names : bool
         Whether names are written in CELM's spelling.
     """
@@ -106,7 +106,7 @@ class Layout:
 
     def _pairs(self, text: str) -> list[tuple[str, str]]:
         if self is not JSON:
-            parts = re.split(r"^##[ \t]*(\S.*?)[ \t]*$", text, flags=re.MULTILINE)[1:]
+            parts = re.split(r"^[ \t]*##[ \t]*(\S.*?)[ \t]*$", text, flags=re.MULTILINE)[1:]
             return list(zip(parts[::2], parts[1::2], strict=True))
         start, stop = text.find("{"), text.rfind("}")
         try:
@@ -118,7 +118,7 @@ class Layout:
 
 PLAIN = Layout("## {name}\n", "\n## {name}\n", "\n", mark="\n", forbidden="", celm_names=False)
 # passage() formats ``between`` but not ``last``: hence one brace there, two here
-JSON = Layout('{{"{name}": "', '", "{name}": "', '"}', mark='"', forbidden="\\\n", celm_names=True)
+JSON = Layout('{{"{name}": "', '", "{name}": "', '"}', mark='"', forbidden="\\", celm_names=True)
 
 
 def layout_for(compat: str | None) -> Layout:

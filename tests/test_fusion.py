@@ -290,7 +290,7 @@ def test_what_does_not_fit_is_said(fusion, batch, tokenizer):
         fusion.embed(prompts, sessions, responses[:1])
     with pytest.raises(ValueError, match="empty batch"):
         fusion.embed([], [])
-    with pytest.raises(ValueError, match="no <|signal|>"):
+    with pytest.raises(ValueError, match=r"no <\|signal\|>"):
         fusion.embed(["no place"], [[torch.zeros(1, DIM)]])
     with pytest.raises(ValueError, match="2 times"):
         fusion.embed([SIGNAL * 2], [[torch.zeros(1, DIM)]])

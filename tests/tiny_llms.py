@@ -42,9 +42,9 @@ TEXT = [
 def tokenizer(chat: str | None = CHAT, *, split: str = "gpt2", bos: bool = False) -> PreTrainedTokenizerFast:
     """A BPE tokenizer trained on a few lines.
 
-    ``split``: "gpt2" keeps a newline apart, "qwen" lets it hang on punctuation (one token for a full stop and the
-    line's end), "none" lets it merge with anything, "sentencepiece" is built like Llama 2's. ``bos``: whether the
-    tokenizer begins every text with its begin token.
+    ``split``: "gpt2" keeps a newline apart, "qwen" lets it hang on punctuation (one token for a full stop
+    and the line's end), "none" lets it merge with anything, "sentencepiece" is built like Llama 2's.
+    ``bos``: whether the tokenizer begins every text with its begin token.
     """
     byte_level = {"add_prefix_space": False}
     backend = Tokenizer(models.BPE())
