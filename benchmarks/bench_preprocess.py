@@ -3,12 +3,9 @@
     pytest benchmarks/bench_preprocess.py -o addopts= --benchmark-only --benchmark-group-by=group
 
 BIOREPORT_BENCH_SECONDS sets the length of the recording (default 10,000 s: 22 channels at 256 Hz, 113 MB).
-Resident memory above that before the first run is in the column of extra information (`rss_mb`); it is only
-meaningful where each benchmark runs in a process of its own (`-k streamed`, `-k mne`).
 """
 
 import os
-import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,15 +56,9 @@ def mne_steps(path: Path) -> int:
     return sum(data[:, i : i + 2000].copy().shape[1] == 2000 for i in range(0, data.shape[1], 2000))
 
 
-def resident_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-
 @pytest.mark.benchmark(group="EDF to epochs")
 @pytest.mark.parametrize("chain", [streamed, mne_steps])
 def test_edf_to_epochs(benchmark: pytest.FixtureRequest, edf: Path, chain: Callable[[Path], int]) -> None:
-    before = resident_mb()
     count = benchmark.pedantic(chain, args=(edf,), rounds=3, warmup_rounds=0)  # type: ignore[attr-defined]
     assert count == SECONDS // 10
-    benchmark.extra_info["rss_mb"] = round(resident_mb() - before)  # type: ignore[attr-defined]
     benchmark.extra_info["times_real_time"] = round(SECONDS / benchmark.stats.stats.median)  # type: ignore[attr-defined]
