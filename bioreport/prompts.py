@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
 SIGNAL = "<|signal|>"
 
@@ -36,8 +35,6 @@ DEFAULT_SECTIONS: tuple[str, ...] = (
 
 _MISSPELT = "EPLEPTIFORM"  # as in CELM's published data, whose checkpoints have learnt it
 _SPELT = "EPILEPTIFORM"
-
-Style = Literal["full", "compact"]
 
 
 def celm_name(section: str) -> str:
@@ -133,7 +130,7 @@ def build_prompt(
     duration_seconds: float | None = None,
     history: str | None = None,
     facts: Sequence[str] = (),
-    style: Style = "full",
+    style: str = "full",
     compat: str | None = None,
     with_signal: bool = True,
 ) -> str:
