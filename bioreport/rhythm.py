@@ -175,7 +175,7 @@ def posterior_rhythm(
     if not whole.any():
         return None
     spectra, averaged = spectra[whole], np.maximum(averaged[whole], 1e-9).astype(np.float64)
-    log_power = np.log(averaged[:, posterior]).mean(axis=1)
+    log_power = np.log(averaged[:, posterior].mean(axis=1))
     above = smooth(log_power - background(freqs, log_power))
     gradient = _gradient(log_power, averaged[:, anterior])
     at = _peak_bin(freqs, above, gradient)
