@@ -1,11 +1,12 @@
 """CBraMod: features of every second of every EEG channel.
 
-Wang et al., *CBraMod: A Criss-Cross Brain Foundation Model for EEG Decoding*, ICLR 2025 (arXiv 2412.07236); parameter
-names are those of the published weights. Half of each feature vector attends over the channels of its second, the
-other half over the seconds of its channel.
+Wang et al., *CBraMod: A Criss-Cross Brain Foundation Model for EEG Decoding*, ICLR 2025 (arXiv 2412.07236);
+parameter names are those of the published weights. Half of each feature vector attends over the channels of its
+second, the other half over the seconds of its channel.
 
-What differs from the published code is how it is computed, not what: convolutions within a patch are products with
-banded matrices, and the spectrum is one with a Fourier matrix, so that nearly all work is large matrix products.
+What differs from the published code is how it is computed, not what: convolutions within a patch are products
+with banded matrices, and the spectrum is one with a Fourier matrix, so that nearly all work is large matrix
+products.
 """
 
 import math
@@ -29,8 +30,9 @@ MASKED_SCORE = -30000.0
 def linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """rows [N, in] weightᵀ + bias.
 
-    In float32 on a CPU as a 1 × 1 convolution: PyTorch gives those to oneDNN and plain products to MKL, which runs at
-    half of oneDNN's speed where the processor is not Intel's. From a batch of 16 on it does so at any thread count.
+    In float32 on a CPU as a 1 × 1 convolution: PyTorch gives those to oneDNN and plain products to MKL, which runs
+    at half of oneDNN's speed where the processor is not Intel's. From a batch of 16 images on it does so whatever
+    the number of threads.
     """
     if (
         rows.device.type != "cpu"
@@ -64,7 +66,10 @@ class CrissCrossAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, rows: Tensor, shape: torch.Size, bias: Tensor | None) -> Tensor:
-        """Attend among rows [B * C * P, dim] of a batch of `shape` [B, C, P]; bias [B * rest * heads, length, 1]."""
+        """Attend among rows [B * C * P, dim] of a batch of `shape` [B, C, P].
+
+        bias [B * (P or C) * heads, C or P, 1] is added to the scores of each key.
+        """
         qkv = linear(rows, self.in_proj_weight, self.in_proj_bias).view(*shape, 3, self.heads, -1)
         # [3, B, rest, heads, length, dim / heads]
         order = (3, 0, 2, 4, 1, 5) if self.axis == 1 else (3, 0, 1, 4, 2, 5)
@@ -143,7 +148,7 @@ class PatchEmbedding(nn.Module):
         self.register_buffer("_fourier", _fourier_matrix(), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Embed waveform and spectrum of x [B, C, P, 200]; mask [B, C, P] keeps norms free of masked patches."""
+        """Embed x [B, C, P, 200], waveform and spectrum; mask [B, C, P] keeps the norms free of the rest."""
         y = x
         for index, stride in ((0, 25), (3, 1), (6, 1)):
             conv, norm = self.proj_in[index], self.proj_in[index + 1]
@@ -178,13 +183,15 @@ class CBraMod(nn.Module):
     conv_channels : int, optional
         Filters of the patch convolutions; by default d_model / 8, the only value that fits.
     compat : {None, "celm"}
-        ``"celm"`` computes what CELM's code computes: masks are ignored, absent channels enter attention, norms and
-        the pooled token as the zeros they are given as, and the input's scale is the caller's (CELM feeds V/100).
+        ``"celm"`` computes what CELM's code computes: masks are ignored, and absent channels enter attention,
+        norms and the pooled token as the zeros they are given as. The input's scale is the caller's: CELM feeds
+        V/100.
 
     Notes
     -----
-    Position is a 19-wide convolution along the channel axis, so the order of the channels matters. A masked channel
-    keeps its place there, as zeros.
+    Position is a 19-wide convolution along the channel axis, so the order of the channels matters. A masked
+    channel keeps its place there, as zeros. ``proj_out``, the reconstruction head, is part of the features, as in
+    CELM.
     """
 
     def __init__(
@@ -200,16 +207,17 @@ class CBraMod(nn.Module):
         super().__init__()
         filters = d_model // POSITIONS if conv_channels is None else conv_channels
         if d_model % (GROUPS * POSITIONS) or filters * POSITIONS != d_model:
-            raise ValueError(f"d_model must be a multiple of 40 and 8 times conv_channels, got {d_model} and {filters}")
+            raise ValueError(
+                f"d_model must be a multiple of 40 and 8 times conv_channels, got {d_model} and {filters}"
+            )
         if nhead % 2 or d_model % nhead:
             raise ValueError(f"nhead must be even and divide d_model={d_model}, got {nhead}")
         if compat not in (None, "celm"):
             raise ValueError(f"compat must be None or 'celm', got {compat!r}")
-        self.compat, self.nhead = compat, nhead
+        self.out_dim, self.nhead, self.compat = out_dim, nhead, compat
         self.patch_embedding = PatchEmbedding(d_model, filters)
-        self.encoder = nn.ModuleDict(
-            {"layers": nn.ModuleList(CrissCrossLayer(d_model, nhead, dim_feedforward) for _ in range(n_layer))}
-        )
+        layers = (CrissCrossLayer(d_model, nhead, dim_feedforward) for _ in range(n_layer))
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
         self.proj_out = nn.Sequential(nn.Linear(d_model, out_dim))
 
     def forward(
@@ -239,7 +247,7 @@ class CBraMod(nn.Module):
             return self._present(x.masked_fill(~mask.unsqueeze(-1), 0), mask, None)
         # channels that the whole batch lacks cost nothing
         rows = present.nonzero().squeeze(1)
-        out = x.new_zeros(*x.shape[:3], self.proj_out[0].out_features)  # type: ignore[arg-type]
+        out = x.new_zeros(*x.shape[:3], self.out_dim)
         if not len(rows):
             return out
         x, mask = x[:, rows], mask[:, rows]
@@ -304,7 +312,7 @@ def _score_bias(mask: Tensor, heads: int) -> Tensor:
 
 
 def _banded(conv: nn.Conv2d, length: int, stride: int) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the linear map that a 1-D convolution over [in, length] is, features channel by channel."""
+    """Weight and bias of the linear map that a convolution over [in, length] is, channel by channel."""
     width, padding = conv.kernel_size[1], conv.kernel_size[1] // 2
     weight = conv.weight.squeeze(2)  # [out, in, width]
     steps = torch.arange(POSITIONS, device=weight.device)[:, None] * stride - padding

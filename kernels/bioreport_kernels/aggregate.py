@@ -1,8 +1,8 @@
 """One token an epoch from the encoder's features: mean, maximum, or attention with learned queries.
 
-Attention: softmax over the epoch's unmasked features x of q·x / √D, then their weighted mean. The triple (largest
-score, sum of weights, weighted sum) merges exactly with that of further features (Milakov & Gimelshein 2018), so a
-stream needs no epoch in memory.
+Attention: softmax over the epoch's unmasked features x of q·x / √D, then their weighted mean. The triple
+(largest score, sum of weights, weighted sum) merges exactly with that of further features (Milakov & Gimelshein 2018), so
+a stream needs no epoch in memory.
 """
 
 import torch
@@ -44,15 +44,14 @@ def aggregate_epochs(
     torch.Size([4, 200])
     """
     if features.ndim != 4 or not features.is_floating_point():
-        raise ValueError(f"features must be floating [E, C, P, D], got {features.dtype} {list(features.shape)}")
+        raise ValueError(f"features must be floating [E, C, P, D], got {_describe(features)}")
     _check_query(mode, query, features.shape[3])
     if mask is not None:
         if mask.dtype != torch.bool:
             raise ValueError(f"mask must be bool, got {mask.dtype}")
         if mask.shape not in (features.shape[:2], features.shape[:3]):
-            raise ValueError(
-                f"mask must be {list(features.shape[:3])} or {list(features.shape[:2])}, got {list(mask.shape)}"
-            )
+            wanted = f"{list(features.shape[:3])} or {list(features.shape[:2])}"
+            raise ValueError(f"mask must be {wanted}, got {list(mask.shape)}")
     if features.shape[1] * features.shape[2] == 0:
         queries = () if query is None else query.shape[:-1]
         return features.new_zeros(features.shape[0], *queries, features.shape[3])
@@ -66,6 +65,10 @@ def _check_query(mode: str, query: Tensor | None, dim: int) -> None:
         raise ValueError("query belongs to mode='attention', and that mode needs it")
     if query is not None and (query.ndim not in (1, 2) or query.shape[-1] != dim):
         raise ValueError(f"query must be [{dim}] or [Q, {dim}], got {list(query.shape)}")
+
+
+def _describe(x: Tensor) -> str:
+    return f"{x.dtype} {list(x.shape)}"
 
 
 class EpochAggregator:
@@ -110,11 +113,14 @@ class EpochAggregator:
         Tensor, shape (finished, D), or (finished, Q, D) for Q queries
         """
         if chunk.ndim != 3 or not chunk.is_floating_point():
-            raise ValueError(f"chunk must be floating [C, T, D], got {chunk.dtype} {list(chunk.shape)}")
+            raise ValueError(f"chunk must be floating [C, T, D], got {_describe(chunk)}")
         _check_query(self.mode, self.query, chunk.shape[2])
-        if mask is not None and (mask.dtype != torch.bool or mask.shape not in (chunk.shape[:1], chunk.shape[:2])):
-            raise ValueError(f"mask must be bool {list(chunk.shape[:2])} or {list(chunk.shape[:1])}")
-        if mask is not None and mask.ndim == 1:
+        if mask is None:
+            mask = torch.ones((), dtype=torch.bool, device=chunk.device).expand(chunk.shape[:2])
+        elif mask.dtype != torch.bool or mask.shape not in (chunk.shape[:1], chunk.shape[:2]):
+            wanted = f"{list(chunk.shape[:2])} or {list(chunk.shape[:1])}"
+            raise ValueError(f"mask must be bool {wanted}, got {_describe(mask)}")
+        elif mask.ndim == 1:
             mask = mask[:, None].expand(chunk.shape[:2])
         queries = () if self.query is None else self.query.shape[:-1]
         self._empty = chunk.new_empty(0, *queries, chunk.shape[2])
@@ -123,17 +129,17 @@ class EpochAggregator:
             whole = (stop - start) // self.patches if self._filled == 0 else 0
             if whole:
                 end = start + whole * self.patches
-                finished.append(self._whole(chunk[:, start:end], None if mask is None else mask[:, start:end]))
+                finished.append(self._whole(chunk[:, start:end], mask[:, start:end]))
             else:
                 end = min(stop, start + self.patches - self._filled)
-                self._merge(chunk[:, start:end], None if mask is None else mask[:, start:end])
+                self._merge(chunk[:, start:end], mask[:, start:end])
                 if self._filled == self.patches:
                     finished.append(self.flush())
             start = end
         return torch.cat(finished)
 
     def flush(self) -> Tensor:
-        """Token of the unfinished epoch, shape (1, D) or (1, Q, D); none, (0, …), where there is no such epoch."""
+        """Token of the unfinished epoch, shape (1, D) or (1, Q, D); shape (0, …) where there is none."""
         if self._state is None:
             return self._empty if self._empty is not None else torch.empty(0)
         top, weight, total = self._state
@@ -143,17 +149,13 @@ class EpochAggregator:
         self._state, self._filled = None, 0
         return token.reshape(1, *self._empty.shape[1:])
 
-    def _whole(self, chunk: Tensor, mask: Tensor | None) -> Tensor:
+    def _whole(self, chunk: Tensor, mask: Tensor) -> Tensor:
         split = (-1, self.patches)
-        by_epoch = chunk.unflatten(1, split).transpose(0, 1)
-        there = None if mask is None else mask.unflatten(1, split).transpose(0, 1)
+        by_epoch, there = (x.unflatten(1, split).transpose(0, 1) for x in (chunk, mask))
         return aggregate_epochs(by_epoch, there, self.mode, self.query)
 
-    def _merge(self, part: Tensor, mask: Tensor | None) -> None:
-        x = part.flatten(0, 1)
-        if mask is not None:
-            x = x[mask.flatten()]
-        x = x.to(accumulation_dtype(x.dtype))
+    def _merge(self, part: Tensor, mask: Tensor) -> None:
+        x = part[mask].to(accumulation_dtype(part.dtype))
         self._filled += part.shape[1]
         rows = 1 if self.query is None else self.query.reshape(-1, x.shape[1]).shape[0]
         if self._state is None:

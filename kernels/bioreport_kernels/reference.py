@@ -1,10 +1,11 @@
 """What every operator computes, in plain PyTorch: any device, any floating dtype, differentiable.
 
-float64 stays float64; narrower inputs are accumulated in float32 and the result is returned in the input's dtype.
+float64 stays float64; narrower inputs are accumulated in float32 and the result is returned in the input's
+dtype.
 Arguments are taken as valid: the public functions of the package check them.
 """
 
-from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -41,8 +42,10 @@ def linear_attention(
         out, state = _attend(q, k, v, feature_map, causal, scale, initial_state)
         return (out, state) if return_state and state is not None else out
     outs, states = [], []
-    for index, (start, stop) in enumerate(_bounds(cu_seqlens)):
-        begin = None if initial_state is None else (initial_state[0][index, None], initial_state[1][index, None])
+    for index, (start, stop) in enumerate(pairwise(cu_seqlens.tolist())):
+        begin = None
+        if initial_state is not None:
+            begin = initial_state[0][index, None], initial_state[1][index, None]
         rows = slice(start, stop)
         out, state = _attend(q[:, rows], k[:, rows], v[:, rows], feature_map, causal, scale, begin)
         outs.append(out)
@@ -52,11 +55,6 @@ def linear_attention(
     if return_state and causal:
         return packed, (torch.cat([s[0] for s in states if s]), torch.cat([s[1] for s in states if s]))
     return packed
-
-
-def _bounds(cu_seqlens: Tensor) -> Iterator[tuple[int, int]]:
-    edges = cu_seqlens.tolist()
-    return zip(edges[:-1], edges[1:], strict=True)
 
 
 def _attend(
@@ -83,7 +81,8 @@ def _attend(
         norm = q @ k.sum(2).unsqueeze(3)
         return (_divide(q @ context, norm) * factor).transpose(1, 2).to(dtype), None
     if state is None:
-        context, total = q.new_zeros(*k.shape[:2], k.shape[3], v.shape[3]), q.new_zeros(*k.shape[:2], k.shape[3])
+        batch, heads, _, dim = k.shape
+        context, total = q.new_zeros(batch, heads, dim, v.shape[3]), q.new_zeros(batch, heads, dim)
     else:
         context, total = state[0].to(wide), state[1].to(wide)
     outs = [v[:, :, :0]]
