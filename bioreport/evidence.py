@@ -120,7 +120,6 @@ def read_evidence(
     tokens: list[Tensor] = []
     logits: list[Tensor] = []
     places: list[Tensor] = []
-    masks: list[Tensor] = []
     starts: list[np.ndarray] = []
     usable = 0
     while True:
@@ -138,7 +137,6 @@ def read_evidence(
                 scores, place = bundle.findings_head(token, by_channel)
                 logits.append(scores.cpu())
                 places.append(place.half().cpu())
-                masks.append(torch.from_numpy(batch.channel_mask))
         tokens.append(token.cpu())
         starts.append(batch.start_seconds)
         usable += int(batch.channel_mask.any(1).sum())
@@ -151,8 +149,7 @@ def read_evidence(
     findings = measured_findings(measurements)
     if bundle.findings_head is not None:
         findings = bundle.findings_head.findings(
-            torch.cat(logits), torch.cat(places), np.concatenate(starts), spec.epoch_seconds, spec.channels,
-            torch.cat(masks),
+            torch.cat(logits), torch.cat(places), np.concatenate(starts), spec.epoch_seconds, spec.channels
         ) + findings
     return Evidence(
         file=recording.path.name,

@@ -1,6 +1,5 @@
 """Labelled epochs of simulated recordings, as arrays on disk."""
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +28,10 @@ MODEL_FINDINGS = (
     "electrode_artifact",
 )
 TINY_SPEC = PreprocessSpec(reference="average")
+# the place of these is taught too
+LOCATED = ("focal_slowing", "focal_epileptiform_discharges", "seizure", "electrode_artifact")
+# far beyond every seed that `simulate_corpus` makes: nothing evaluated is ever trained on
+TRAIN_SEED, VALIDATION_SEED = 10**15, 2 * 10**15
 RECORDINGS_PER_SHARD = 50
 
 
@@ -43,8 +46,7 @@ class Shard:
     patch_mask : bool [E, 10]
     labels : int8 [E, F], 1 present, 0 absent, -1 too little of it to count
     places : bool [E, F, C], channels of the finding
-    recording : int32 [E], seed of the simulation
-    present : dict of seed to names of the findings in that recording
+    recording : int64 [E], seed of the simulation
     """
 
     data: np.ndarray
@@ -106,14 +108,14 @@ def simulate_shard(first: int, count: int) -> Shard:
                     patch_mask=batch.patch_mask,
                     labels=labels,
                     places=places,
-                    recording=np.full(len(labels), seed, np.int32),
+                    recording=np.full(len(labels), seed, np.int64),
                 )
             )
     return Shard(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in vars(parts[0])})
 
 
 def _shard_to_file(directory: Path, first: int) -> Path:
-    path = directory / f"{first:06d}.npz"
+    path = directory / f"{first}.npz"
     if not path.exists():
         partial_path = path.with_suffix(".partial.npz")
         simulate_shard(first, RECORDINGS_PER_SHARD).save(partial_path)
@@ -127,5 +129,4 @@ def build_corpus(directory: Path, first_seed: int, count: int, workers: int = 2)
     firsts = range(first_seed, first_seed + count, RECORDINGS_PER_SHARD)
     with ProcessPoolExecutor(workers) as pool:
         paths = list(tqdm(pool.map(partial(_shard_to_file, directory), firsts), total=len(firsts), unit="shard"))
-    (directory / "corpus.json").write_text(json.dumps({"first_seed": first_seed, "count": count}))
     return paths

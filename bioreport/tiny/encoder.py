@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bioreport.encoders.cbramod import CBraMod
-from bioreport.heads import LOCATED, FindingsHead
-from bioreport.tiny.corpus import MODEL_FINDINGS, Shard
+from bioreport.heads import FindingsHead
+from bioreport.tiny.corpus import LOCATED, MODEL_FINDINGS, Shard
 from bioreport_kernels import aggregate_epochs
 
 log = logging.getLogger(__name__)
 
+# states last; their score is averaged over neighbouring epochs before a recording's strongest is taken
+POOL_EPOCHS = {"drowsiness": 2, "generalized_slowing": 3, "focal_slowing": 3, "burst_suppression": 2}
 SIZES = {"d_model": 120, "n_layer": 4, "nhead": 8, "dim_feedforward": 480, "out_dim": 120}
 
 
@@ -26,10 +28,10 @@ class EpochClassifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = CBraMod(**SIZES)
-        self.head = FindingsHead(SIZES["out_dim"], MODEL_FINDINGS)
+        self.head = FindingsHead(SIZES["out_dim"], MODEL_FINDINGS, pool_epochs=POOL_EPOCHS, located=LOCATED)
 
     def forward(self, x: Tensor, channel_mask: Tensor, patch_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [E, F] and the channels' shares [E, C, F] of x [E, C, P, 200] µV/100."""
+        """Logits [E, F] and places [E, F, C] of x [E, C, P, 200] µV/100."""
         features = self.encoder(x, channel_mask, patch_mask)
         mask = channel_mask[:, :, None] & patch_mask[:, None, :]
         token = aggregate_epochs(features.float(), mask)
@@ -65,22 +67,19 @@ def augment(batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, T
 
 def losses(model: nn.Module, batch: dict[str, Tensor], weights: Tensor) -> tuple[Tensor, Tensor]:
     """Detection loss (weighted binary cross-entropy) and location loss of one batch."""
-    logits, shares = model(batch["data"], batch["channel_mask"], batch["patch_mask"])
+    logits, places = model(batch["data"], batch["channel_mask"], batch["patch_mask"])
     labels = batch["labels"]
     known = labels >= 0
     detection = functional.binary_cross_entropy_with_logits(
         logits, labels.clamp(min=0).float(), pos_weight=weights, reduction="none"
     )
     detection = (detection * known).sum() / known.sum()
-    location = logits.new_zeros(())
-    for name in LOCATED:
-        column = MODEL_FINDINGS.index(name)
-        place = batch["places"][:, column] & batch["channel_mask"]
-        rows = (labels[:, column] == 1) & place.any(1)
-        if rows.any():
-            score = shares[rows, :, column].masked_fill(~batch["channel_mask"][rows], -1e4)
-            target = place[rows].float() / place[rows].sum(1, keepdim=True)
-            location = location - (target * score.log_softmax(1)).sum(1).mean()
+    located = torch.tensor([name in LOCATED for name in MODEL_FINDINGS])
+    counted = ((labels == 1) & located)[..., None] & batch["channel_mask"][:, None, :]
+    location = functional.binary_cross_entropy_with_logits(
+        places.masked_fill(~counted, 0.0), batch["places"].float(), reduction="none"
+    )
+    location = (location * counted).sum() / counted.sum().clamp(min=1)
     return detection, location
 
 
@@ -113,12 +112,12 @@ def train_encoder(
             with torch.autocast("cpu", torch.bfloat16):
                 detection, location = losses(model, batch, weights)
             optimizer.zero_grad(set_to_none=True)
-            (detection + 0.1 * location).backward()
+            (detection + 0.2 * location).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             step += 1
-            mean += (float(detection) - mean) / min(step, 100)
+            mean += (float(detection.detach()) - mean) / min(step, 100)
             if step % 100 == 0:
                 log.info("step %d of %d: detection loss %.4f, location %.3f", step, steps, mean, float(location))
             if step % 200 == 0 or step == steps:
@@ -148,28 +147,26 @@ def score(model: EpochClassifier, shards: list[Path]) -> dict[str, np.ndarray]:
     return {name: np.concatenate(parts) for name, parts in out.items()}
 
 
-def calibrate(scores: dict[str, np.ndarray]) -> tuple[list[float], list[float]]:
-    """Threshold and recording-level F1 of each finding, by the largest logit of a recording's epochs.
+def calibrate(head: FindingsHead, scores: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[str, float]]:
+    """Threshold and recording-level F1 of each finding, on the head's own recording scores.
 
-    For a seizure the threshold is the lowest at which at most 0.5 % of recordings without one are called.
+    For a seizure the threshold is the one of best F1 among those at which at most 0.5 % of the recordings
+    without a seizure are called.
     """
-    recordings = np.unique(scores["recording"])
-    rows = [scores["recording"] == r for r in recordings]
-    top = np.stack([scores["logits"][r].max(0) for r in rows])
+    rows = [scores["recording"] == recording for recording in np.unique(scores["recording"])]
+    top = torch.stack([head.recording_scores(torch.from_numpy(scores["logits"][r])) for r in rows]).numpy()
     truth = np.stack([(scores["labels"][r] == 1).any(0) for r in rows])
-    thresholds, f1s = [], []
+    thresholds, f1s = {}, {}
     for column, name in enumerate(MODEL_FINDINGS):
-        candidates = np.unique(np.quantile(top[:, column], np.linspace(0, 1, 400)))
-        called = top[:, column, None] > candidates
+        candidates = np.unique(np.quantile(top[:, column], np.linspace(0, 1, 500)))
+        called = top[:, column, None] >= candidates
         hits = (called & truth[:, column, None]).sum(0)
         f1 = 2 * hits / np.maximum(called.sum(0) + truth[:, column].sum(), 1)
         if name == "seizure":
-            invented = (called & ~truth[:, column, None]).sum(0) / max((~truth[:, column]).sum(), 1)
-            f1 = np.where(invented <= 0.005, f1, -1)
-        best = int(np.argmax(f1))
+            invented = (called & ~truth[:, column, None]).sum(0) / max(int((~truth[:, column]).sum()), 1)
+            f1 = np.where(invented <= 0.005, f1, -1.0)
         # the middle of the plateau, not its edge
-        plateau = np.flatnonzero(f1 >= f1[best] - 1e-9)
-        threshold = float(candidates[plateau].mean())
-        thresholds.append(threshold)
-        f1s.append(float(f1[best]))
+        plateau = np.flatnonzero(f1 >= f1.max() - 1e-9)
+        thresholds[name] = float(candidates[plateau].mean())
+        f1s[name] = float(f1.max())
     return thresholds, f1s

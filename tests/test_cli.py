@@ -1,0 +1,220 @@
+"""The command line as a user meets it: reports, exit codes, sentences."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import edfio
+import numpy as np
+import pytest
+
+from bioreport import cli
+from bioreport.prompts import DEFAULT_SECTIONS
+from bioreport.simulate import simulate_eeg, write_edf
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "simulated_eeg.edf"
+
+
+def run(*arguments: str | Path) -> int:
+    try:
+        return cli.main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def sentences(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("bioreport: ")]
+
+
+@pytest.fixture(scope="module")
+def short_edf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("simulated") / "short.edf"
+    write_edf(simulate_eeg(12345, duration_seconds=30, sfreq=200), path)
+    return path
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    code = "import sys, bioreport, bioreport.cli; bioreport.cli.build_parser(); print(sorted(sys.modules))"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for heavy in ("torch", "numpy", "mne", "transformers", "scipy"):
+        assert f"'{heavy}'" not in names
+
+
+def test_example_gives_a_markdown_report_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("generate", EXAMPLE) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# EEG report (draft)\n")
+    assert "Not for clinical use" in out and "simulated recordings" in out
+    assert [line[3:] for line in out.splitlines() if line.startswith("## ")][: len(DEFAULT_SECTIONS)] == list(
+        DEFAULT_SECTIONS
+    )
+
+
+def test_json_holds_what_design_promises(short_edf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("generate", short_edf, "--format", "json", "--sections", "sleep,SEIZURES", "-q") == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert set(report) == {"file", "modality", "duration_seconds", "model", "sections", "findings", "measurements",
+                           "warnings", "timings"}
+    assert [s["name"] for s in report["sections"]] == ["SLEEP", "SEIZURES"]
+    assert all(s["text"].strip() for s in report["sections"])
+    assert report["duration_seconds"] == pytest.approx(30)
+    keys = {"name", "present", "value", "unit", "channels", "start_seconds", "end_seconds", "source"}
+    assert all(set(finding) == keys for finding in report["findings"])
+    assert captured.err == ""
+
+
+def test_greedy_reports_are_the_same_each_time(short_edf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for _ in range(2):
+        assert run("generate", short_edf, "-q") == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+
+
+def test_ten_files_of_which_one_is_broken_give_nine_reports(
+    short_edf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for number in range(10):
+        files.append(tmp_path / f"r{number}.edf")
+        files[-1].write_bytes(b"" if number == 4 else short_edf.read_bytes())
+    assert run("generate", *files, "-o", tmp_path / "reports", "--sections", "SLEEP", "--format", "json") == 1
+    written = sorted(p.name for p in (tmp_path / "reports").iterdir())
+    assert written == [f"r{n}.json" for n in range(10) if n != 4]
+    told = sentences(capsys.readouterr().err)
+    assert len(told) == 1 and "r4.edf" in told[0]
+
+
+def make_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def make_noise(path: Path) -> None:
+    path.write_bytes(np.random.default_rng(0).bytes(100_000))
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def make_truncated(path: Path) -> None:
+    write_edf(simulate_eeg(3, duration_seconds=30, sfreq=200), path)
+    path.write_bytes(path.read_bytes()[:700])
+
+
+@pytest.mark.parametrize("make", [make_empty, make_noise, make_folder, make_truncated, lambda path: None])
+def test_bad_input_is_one_sentence_and_exit_1(make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "bad.edf"
+    make(path)
+    assert run("generate", path, "-o", tmp_path / "out.md") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.strip().splitlines()) == 1
+    assert re.match(r"bioreport: \S*bad\.edf: .+; .+\.$", captured.err.strip())
+    assert not (tmp_path / "out.md").exists()
+
+
+def test_odd_real_files_never_give_a_traceback(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted(p for p in (shared / "data" / "dev" / "odd").iterdir() if p.suffix in (".edf", ".hea"))
+    assert len(files) >= 9
+    for file in files:
+        target = tmp_path / f"{file.name}.json"
+        code = run("generate", file, "-o", target, "-q", "--sections", "SLEEP")
+        captured = capsys.readouterr()
+        assert code in (0, 1), file.name
+        assert "Traceback" not in captured.err
+        if code == 1:
+            assert len(captured.err.strip().splitlines()) == 1 and file.name in captured.err
+            assert not target.exists()
+        else:
+            assert json.loads(target.read_text())["warnings"], f"{file.name} is odd, and the report does not say so"
+
+
+def test_mangled_file_is_refused(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("generate", shared / "data" / "dev" / "odd" / "S001R01_mangled.edf") == 1
+    assert len(sentences(capsys.readouterr().err)) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_is_one_sentence(short_edf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("generate", short_edf, "-o", "/dev/full", "-q") == 1
+    told = sentences(capsys.readouterr().err)
+    assert len(told) == 1 and "no space left" in told[0]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([sys.executable, "-m", "bioreport", "generate", short_edf, "-q"], stdout=full,
+                                stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    assert result.returncode == 1
+    assert len(result.stderr.strip().splitlines()) == 1 and "no space left" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generate"], "required"),
+        (["generate", "a.edf", "b.edf"], "need -o DIR"),
+        (["generate", "a.edf", "--sections", "SLEEP,POEM"], "unknown section 'POEM'"),
+        (["generate", "x/a.edf", "y/a.edf", "-o", "out/"], "both write"),
+        (["generate", "a.edf", "--line-frequency", "55"], "invalid choice"),
+        (["nonsense"], "invalid choice"),
+    ],
+)
+def test_wrong_usage_is_exit_2(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_missing_history_file_and_model_are_sentences(
+    short_edf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", short_edf, "--history", f"@{tmp_path / 'none.txt'}") == 1
+    assert "none.txt: cannot be read" in capsys.readouterr().err
+    assert run("generate", short_edf, "--model", tmp_path / "no-model") == 1
+    told = sentences(capsys.readouterr().err)
+    assert len(told) == 1 and "no-model" in told[0]
+
+
+def test_header_names_reach_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    simulation = simulate_eeg(7, duration_seconds=20, sfreq=200)
+    signals = [
+        edfio.EdfSignal(row, simulation.sfreq, label=label, physical_dimension="uV", physical_range=(-3000, 3000))
+        for row, label in zip(np.clip(simulation.data, -3000, 3000), simulation.labels, strict=True)
+    ]
+    patient = edfio.Patient(code="MCH-0234567", sex="F", name="Haagse_Harry")
+    recording = edfio.Recording(hospital_administration_code="PSG-1234/2002", investigator_code="NN_Doctor")
+    path = tmp_path / "visit.edf"
+    edfio.Edf(signals, patient=patient, recording=recording).write(path)
+    for form in ("md", "json", "html"):
+        assert run("generate", path, "-v", "-o", tmp_path / f"out.{form}") == 0
+        captured = capsys.readouterr()
+        everything = captured.out + captured.err + (tmp_path / f"out.{form}").read_text()
+        for secret in ("Harry", "Haagse", "0234567", "1234/2002", "NN_Doctor"):
+            assert secret not in everything
+
+
+def test_verbose_shows_mapping_and_speed(short_edf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("generate", short_edf, "-v") == 0
+    told = capsys.readouterr().err
+    assert "-> O1" in told and "× real time" in told and "peak memory" in told
+
+
+def test_doctor_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^torch \d", out, re.M) and "bioreport-tiny: " in out and "flash-attn" in out
+
+
+def test_simulate_then_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = tmp_path / "corpus"
+    assert run("simulate", "eeg", "--count", "3", "--seed", "77", "--duration", "30", "-o", corpus, "-q") == 0
+    edfs = sorted(corpus.glob("*.edf"))
+    assert len(edfs) == 3 and (corpus / "manifest.jsonl").exists()
+    assert run("generate", *edfs, "-o", tmp_path / "reports", "--format", "json", "-q") == 0
+    capsys.readouterr()
+    assert run("evaluate", corpus / "manifest.jsonl", "--reports", tmp_path / "reports", "--format", "json") == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics
