@@ -430,5 +430,7 @@ def save_bundle(
 def _flush_to_disk(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
+            # safetensors writes files that only their owner can read, also into a wheel
+            file.chmod(0o644)
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())

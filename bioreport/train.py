@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -168,7 +169,9 @@ def train(
         kind=projector,
     )
     checkpoint = work / "checkpoint.pt"
-    if resume and checkpoint.is_file():
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
+    elif checkpoint.is_file():
         run.load(checkpoint)
     bar = tqdm(total=run.total_steps, initial=run.step, disable=not progress, unit="step", desc="train")
     try:
@@ -176,12 +179,12 @@ def train(
         while run.step < run.total_steps:
             loss, samples = run.advance()
             seen += samples
-            bar.update()
             bar.set_postfix(
                 loss=f"{loss:.3f}",
                 refresh=False,
                 **{"samples/s": f"{seen / (time.perf_counter() - began):.1f}"},
             )
+            bar.update()
             if run.at_epoch_end() and validating:
                 run.validation.append(mean_loss(fusion, validating, batch_size))
                 logger.info("epoch %d: validation loss %.4f", run.epoch, run.validation[-1])
@@ -208,6 +211,8 @@ def new_fusion(bundle: Bundle, kind: str, sizes: dict[str, Any], seed: int) -> "
     # the initial weights hang on the seed alone, not on what was drawn before
     torch.manual_seed(seed)
     config = {"kind": kind, "encoder_dim": bundle.encoder_dim, "llm_dim": width, **sizes}
+    if bundle.compat is not None:
+        config["compat"] = bundle.compat
     projector = build_projector(**config)
     fusion = PrefixFusion(llm, tokenizer, projector, bundle.encoder_dim, compat=bundle.compat).to(
         bundle.device
@@ -379,9 +384,18 @@ class Run:
         anew = "start anew with --no-resume, or choose another -o"
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+            settings = state["settings"]
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            ValueError,
+            LookupError,
+            TypeError,
+            UnpicklingError,
+        ) as error:
             raise InputError(path, "cannot be read as a checkpoint", anew) from error
-        if state["settings"] != self.settings:
+        if settings != self.settings:
             raise InputError(path, "belongs to a run with other settings or data", anew)
         with torch.no_grad():
             for key, parameter in trained_parameters(self.fusion).items():

@@ -53,6 +53,13 @@ def test_an_embedded_llm_makes_the_folder_self_contained(tmp_path: Path) -> None
     assert content(tmp_path / "three" / "llm") == content(llm)
 
 
+def test_everybody_may_read_a_bundle(tmp_path: Path) -> None:
+    save_bundle(small_bundle(save_small_llm(tmp_path / "llm")), tmp_path / "out", embed_llm=True)
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert len(files) > 4
+    assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o644"}
+
+
 def test_weights_can_be_stored_short(tmp_path: Path) -> None:
     first = small_bundle("some/llm")
     save_bundle(first, tmp_path / "long")

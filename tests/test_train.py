@@ -286,7 +286,12 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, llm: Path, reade
     anew = train(manifest, out=tmp_path / "out", **options | {"lr": 1e-3, "resume": False})
     assert len(anew.losses) == 6
     checkpoint = tmp_path / "out.training" / "checkpoint.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    half = checkpoint.read_bytes()[:500]
+    for damaged in (half, b"", b"no checkpoint"):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+            train(manifest, out=tmp_path / "out", **options)
+    torch.save([1, 2], checkpoint)
     with pytest.raises(InputError, match="cannot be read as a checkpoint"):
         train(manifest, out=tmp_path / "out", **options)
 
