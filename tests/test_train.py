@@ -185,6 +185,21 @@ def test_a_damaged_store_is_named(tmp_path: Path, reader: Reader) -> None:
         TokenStore(folder)
 
 
+def test_a_simulated_file_is_read_and_encoded_without_stand_ins(tmp_path: Path) -> None:
+    from bioreport.simulate import simulate_eeg, write_edf
+
+    write_edf(simulate_eeg(3, duration_seconds=35.0), tmp_path / "a.edf")
+    bundle, entry = small_bundle(), Entry((tmp_path / "a.edf",))
+    assert encode_manifest([entry], bundle, tmp_path / "tokens", statistics=True) == []
+    key = recording_key(entry.recordings[0], bundle.encoding_key())
+    evidence = TokenStore(tmp_path / "tokens").get(key)
+    assert evidence.tokens.shape == (4, SIZES["out_dim"])
+    assert evidence.tokens.isfinite().all()
+    assert evidence.duration_seconds == pytest.approx(35.0)
+    assert evidence.facts() and evidence.statistics
+    assert {"seizure", "focal_slowing", "mains_noise"} <= {finding["name"] for finding in evidence.findings}
+
+
 # training
 
 
