@@ -39,6 +39,7 @@ class EdfHeader:
     path: Path
     bdf: bool
     plus: bool
+    discontinuous: bool
     header_bytes: int
     n_records: int
     record_seconds: float
@@ -114,6 +115,7 @@ def read_header(path: Path) -> EdfHeader:
         path=path,
         bdf=fixed[0] == 0xFF,
         plus=fixed[192:197] in (b"EDF+C", b"EDF+D", b"BDF+C", b"BDF+D"),
+        discontinuous=fixed[192:197] in (b"EDF+D", b"BDF+D"),
         header_bytes=header_bytes,
         n_records=_integer(path, fixed[236:244], "number of records"),
         record_seconds=_number(path, fixed[244:252], "record duration"),
@@ -148,8 +150,8 @@ def _fit_to_file(header: EdfHeader, size: int) -> None:
         header.n_records = held
     elif held < header.n_records:
         header.warnings.append(
-            f"The header promises {header.n_records * seconds:g} s, the file ends after {held * seconds:g} s; "
-            "it is truncated, and what is there was read."
+            f"The file is truncated: its header promises {header.n_records * seconds:g} s, "
+            f"{held * seconds:g} s are there and were read."
         )
         header.n_records = held
     else:
@@ -258,26 +260,38 @@ class EdfSource(Source):
         if not header.plus or not header.annotation.any():
             return [(0, 0.0)]
         channel = int(np.flatnonzero(header.annotation)[0])
-        offset = int(self._starts[channel]) * header.sample_bytes
+        offset = header.header_bytes + int(self._starts[channel]) * header.sample_bytes
         length = min(int(header.samples[channel]) * header.sample_bytes, 64)
-        tolerance = 0.5 * header.record_seconds / header.samples[~header.annotation].max()
+        # recorders round their time stamps
+        tolerance = max(1.5 * header.record_seconds / header.samples[~header.annotation].max(), 0.005)
+        breaks = [(0, 0.0)]
+        first = expected = 0.0
         with self.path.open("rb", buffering=0) as file:
-
-            def onset(record: int) -> float:
-                position = header.header_bytes + record * header.record_bytes + offset
-                return tal_onset(self.path, os.pread(file.fileno(), length, position), record)
-
-            first = onset(0)
-            breaks = [(0, 0.0)]
-            expected = 0.0
-            for record in range(1, header.n_records):
-                expected += header.record_seconds
-                now = onset(record) - first
-                if abs(now - expected) > max(tolerance, 1e-4):
-                    breaks.append((record, now))
-                expected = now
+            for record in range(header.n_records):
+                stamp = tal_onset(os.pread(file.fileno(), length, offset + record * header.record_bytes))
+                if stamp is None:
+                    self._miss_stamp(record)
+                    break
+                if record == 0:
+                    first = stamp
+                elif abs(stamp - first - expected) > tolerance:
+                    breaks.append((record, stamp - first))
+                expected = stamp - first + header.record_seconds
         self._tell_gaps(breaks)
         return breaks
+
+    def _miss_stamp(self, record: int) -> None:
+        """A continuous file of the right size is readable without time stamps, no other is."""
+        if self._header.discontinuous or self._header.warnings:
+            raise InputError(
+                self.path,
+                f"has no time stamp in data record {record + 1}: it is damaged there or its data are shifted",
+                DAMAGED,
+            )
+        if record > 0:
+            self.warnings.append(
+                f"Time stamps are missing from data record {record + 1} on; no gap is assumed."
+            )
 
     def _tell_gaps(self, breaks: list[tuple[int, float]]) -> None:
         seconds = self._header.record_seconds

@@ -70,19 +70,7 @@ def excess_records(path: Path, records: int, rest: int, record_bytes: int) -> No
         )
 
 
-def tal_onset(path: Path, start: bytes, record: int) -> float:
-    """Onset of a data record in s, from the first bytes of its annotation channel.
-
-    Raises
-    ------
-    InputError
-        No time stamp there: the records are not where the header says.
-    """
+def tal_onset(start: bytes) -> float | None:
+    """Onset of a data record in s from the first bytes of its annotation channel, None if it states none."""
     match = _ONSET.match(start)
-    if match is None:
-        raise InputError(
-            path,
-            f"has no time stamp in data record {record + 1}: it is damaged there or its data are shifted",
-            "copy the file again from the recorder, in binary mode",
-        )
-    return float(match[1])
+    return None if match is None else float(match[1])

@@ -93,9 +93,14 @@ class MneSource(Source):
                 f"The recording was cut and joined at {n_cuts} place{'s' if n_cuts > 1 else ''}; "
                 "nothing is filtered across a cut, and times are those of the joined signal."
             )
-        missing = sum(b - a for a, b in self._skips) / sfreq
+        # MNE gives a gap twice where the file has it as a gap and as an annotation
+        self._skips = sorted(set(self._skips))
+        missing, covered = 0, 0
+        for begin, end in self._skips:
+            missing += max(end - max(begin, covered), 0)
+            covered = max(covered, end)
         if missing > 0:
-            self.warnings.append(f"The recording has gaps, together {missing:.4g} s without signal.")
+            self.warnings.append(f"The recording has gaps, together {missing / sfreq:.4g} s without signal.")
         return [Piece(a, b, a / sfreq) for a, b in pairwise(bounds)]
 
 

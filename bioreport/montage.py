@@ -52,8 +52,8 @@ POSITIONS: tuple[str, ...] = tuple(dict.fromkeys(_NAMES.values()))
 # what stands behind an electrode's name and is a reference, not a second electrode
 _REFERENCES = frozenset((
     "REF", "REF1", "REF2", "R", "LE", "AVG", "AVE", "AV", "AR", "CAR", "CLE", "ORG", "G", "G2", "GND", "CS2",
-    "VREF", "LINKED", "LINK", "LK", "EAR", "EARS", "NOSE", "COM", "COMMON", "A1A2", "A12", "M1M2", "M12", "AA",
-    "MM", "A+", "M+",
+    "VREF", "LINKED", "LINK", "LK", "EAR", "EARS", "NOSE", "COM", "COMMON", "A1A2", "A12", "M1M2", "M12",
+    "AA", "MM", "A+", "M+",
 ))  # fmt: skip
 _EARS = frozenset(("A1", "A2"))
 
@@ -70,7 +70,7 @@ _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("ecg", r"\bE[CK]G|^E[CK]G|^X?EKG"),
         ("eog", r"EOG|^(LUC|RLC|LIO|RIO|LSO|RSO|LHC|RHC)\b|\b(LOC|ROC)\b|^E[12]\b|^PG[12]\b|\bEYE"),
         ("emg", r"EMG|\bCHIN|^(L|R)?AT\d?\b|\bLEG\b|^(L|R)LEG|TIBIAL|DELTOID|MASSETER|SUBMENTAL"),
-        ("resp", r"\bRESP|ABD(O|\b)|THOR|CHEST|AIR ?FLOW|NASAL|^FLOW|EFFORT|SNORE|^NAF|\bTHERM|CANNULA|PLETH"),
+        ("resp", r"\bRESP|ABD(O|\b)|THOR|CHEST|AIR ?FLOW|NASAL|^FLOW|EFFORT|SNORE|^NAF|\bTHERM|CANNULA"),
         ("misc", r"S[PA]O2|^OSAT|^SAT\b|CO2|PULSE|^HR\b|^H\.R\.|^PR\b|^DC\s?\d|^TEMP|^BP\d|^IBI|BURST|SUPPR|"
                  r"LIGHT|POSITION|^POS\b|ACC|GYRO|^ERGO|^GSR|^REF_"),
     )
@@ -160,6 +160,11 @@ def bipolar_pair(label: str) -> tuple[str, str] | None:
     return first, second
 
 
+def _cap_position(label: str) -> tuple[str, int] | None:
+    match = _CAP_POSITION.match(_SEPARATOR.split(_core(label))[0])
+    return None if match is None else (match[1].upper(), int(match[2]))
+
+
 def kind_of(label: str) -> str:
     """What a channel records, from its label.
 
@@ -175,7 +180,7 @@ def kind_of(label: str) -> str:
     for kind, pattern in _KINDS:
         if pattern.search(core) or pattern.search(text):
             return kind
-    if text.upper().startswith("EEG") or _CAP_POSITION.match(core):
+    if text.upper().startswith("EEG") or _cap_position(core):
         return "eeg"
     return "misc"
 
@@ -193,8 +198,8 @@ def cap_rows(labels: Iterable[str]) -> frozenset[str]:
     """
     numbers: dict[str, set[int]] = defaultdict(set)
     for label in labels:
-        if match := _CAP_POSITION.match(_core(label)):
-            numbers[match[1].upper()].add(int(match[2]))
+        if position := _cap_position(label):
+            numbers[position[0]].add(position[1])
     return frozenset(
         row for row, found in numbers.items()
         if any(f"{row}{n}" not in _NAMES for n in found - ({1, 2} if row == "E" else set()))
@@ -203,5 +208,5 @@ def cap_rows(labels: Iterable[str]) -> frozenset[str]:
 
 def is_cap_position(label: str, rows: frozenset[str]) -> bool:
     """Whether a label is a numbered position of one of the cap rows that `cap_rows` found."""
-    match = _CAP_POSITION.match(_core(label))
-    return match is not None and match[1].upper() in rows
+    position = _cap_position(label)
+    return position is not None and position[0] in rows

@@ -26,6 +26,7 @@ from bioreport.units import LEAST_UV, MOST_UV, guess_unit, to_microvolts, typica
 
 _WINDOWS = 12
 _WINDOW_SECONDS = 2.0
+_RATES = (10.0, 100_000.0)  # Hz
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,8 @@ def open_recording(path: str | PathLike[str]) -> Recording:
     warnings = [*source.warnings, *sidecar.warnings, *_unusable_warnings(source, selection, unusable)]
     warnings += selection.warnings
     sfreq = source.rates[selection.rows[0]]
+    if not _RATES[0] <= sfreq <= _RATES[1]:
+        raise InputError(path, f"states a sampling rate of {sfreq:g} Hz, which no EEG has", "export it again")
     segments = tuple(Segment(p.start, p.stop, p.onset) for p in source.pieces(sfreq) if p.stop > p.start)
     if not segments:
         raise InputError(path, "holds no samples", "give a recording that was not cut to nothing")
@@ -285,7 +288,9 @@ def _no_electrodes(path: Path, source: Source, selection: Selection, unusable: d
         problem = f"has {counts['eeg']} EEG channels that are all marked bad or without a valid scale"
         return InputError(path, problem, "mark the usable ones good in channels.tsv, or export it again")
     elif cap_rows(source.labels):
-        problem = "labels its EEG channels by cap position (A1, A2, A3 …), which says not where they lie"
+        problem = (
+            "labels its EEG channels by numbered cap positions (such as A3 or E5), which are no 10-20 names"
+        )
     elif any("bipolar" in reason for reason in selection.mapping.values()):
         problem = "has only bipolar EEG channels that join fewer than eight electrodes"
         return InputError(path, problem, "export the recording in a referential montage")

@@ -137,9 +137,13 @@ def _keep_first(
 
 
 def _undo_montage(
-    selection: Selection, labels: tuple[str, ...], rates: tuple[float, ...], pairs: dict[int, tuple[str, str]],
-    single: dict[int, str], reasons: dict[int, str],
-) -> bool:  # fmt: skip
+    selection: Selection,
+    labels: tuple[str, ...],
+    rates: tuple[float, ...],
+    pairs: dict[int, tuple[str, str]],
+    single: dict[int, str],
+    reasons: dict[int, str],
+) -> bool:
     """Solve the pairs' differences for the electrodes' potentials; False if they join too few."""
     for i in single:
         first, second = electrodes(labels[i])
@@ -182,7 +186,7 @@ def _undo_montage(
     selection.warnings += [
         *trial.warnings,
         f"The recording is bipolar: the potentials of {len(names)} electrodes were computed from "
-        f"{len(pairs)} differences by least squares, in {groups} each relative to its own mean, so amplitudes "
+        f"{len(pairs)} differences by least squares, in {groups} each relative to its own mean; amplitudes "
         "and asymmetries are approximate.",
     ]
     for i, pair in pairs.items():

@@ -66,7 +66,7 @@ def clean_labels(labels: list[str], private: str = "") -> list[str]:
         characters or more) is replaced by its place in the file.
     """
     words = {
-        word.lower() for word in re.split(r"[\s_,;^]+", private)
+        word.lower() for word in re.split(r"[\W_]+", private)
         if len(word) >= 3 and kind_of(word) == "misc" and word.lower() not in ("startdate", "edf", "unknown")
     }  # fmt: skip
     cleaned = []
