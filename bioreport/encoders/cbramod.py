@@ -1,8 +1,8 @@
 """CBraMod: features of every second of every EEG channel.
 
 Wang et al., *CBraMod: A Criss-Cross Brain Foundation Model for EEG Decoding*, ICLR 2025 (arXiv 2412.07236);
-parameter names are those of the published weights. Half of each feature vector attends over the channels of its
-second, the other half over the seconds of its channel.
+parameter names are those of the published weights. Half of each feature vector attends over the channels of
+its second, the other half over the seconds of its channel.
 
 What differs from the published code is how it is computed, not what: convolutions within a patch are products
 with banded matrices, and the spectrum is one with a Fourier matrix, so that nearly all work is large matrix
@@ -30,9 +30,9 @@ MASKED_SCORE = -30000.0
 def linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """rows [N, in] weightᵀ + bias.
 
-    In float32 on a CPU as a 1 × 1 convolution: PyTorch gives those to oneDNN and plain products to MKL, which runs
-    at half of oneDNN's speed where the processor is not Intel's. From a batch of 16 images on it does so whatever
-    the number of threads.
+    In float32 on a CPU as a 1 × 1 convolution: PyTorch gives those to oneDNN and plain products to MKL, which
+    runs at half of oneDNN's speed where the processor is not Intel's. From a batch of 16 images on it does so
+    whatever the number of threads.
     """
     if (
         rows.device.type != "cpu"
@@ -183,15 +183,15 @@ class CBraMod(nn.Module):
     conv_channels : int, optional
         Filters of the patch convolutions; by default d_model / 8, the only value that fits.
     compat : {None, "celm"}
-        ``"celm"`` computes what CELM's code computes: masks are ignored, and absent channels enter attention,
-        norms and the pooled token as the zeros they are given as. The input's scale is the caller's: CELM feeds
-        V/100.
+        ``"celm"`` computes what CELM's code computes: masks are ignored, and absent channels enter
+        attention, norms and the pooled token as the zeros they are given as. The input's scale is the
+        caller's: CELM feeds V/100.
 
     Notes
     -----
     Position is a 19-wide convolution along the channel axis, so the order of the channels matters. A masked
-    channel keeps its place there, as zeros. ``proj_out``, the reconstruction head, is part of the features, as in
-    CELM.
+    channel keeps its place there, as zeros. ``proj_out``, the reconstruction head, is part of the features, as
+    in CELM.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """One token an epoch from the encoder's features: mean, maximum, or attention with learned queries.
 
 Attention: softmax over the epoch's unmasked features x of q·x / √D, then their weighted mean. The triple
-(largest score, sum of weights, weighted sum) merges exactly with that of further features (Milakov & Gimelshein 2018), so
-a stream needs no epoch in memory.
+(largest score, sum of weights, weighted sum) merges exactly with that of further features
+(Milakov & Gimelshein 2018), so a stream needs no epoch in memory.
 """
 
 import torch
