@@ -44,7 +44,7 @@ class Bundle:
     encoder_config : dict
         ``class`` and the sizes `CBraMod` takes.
     encoder : CBraMod
-        Frozen, in eval mode.
+        Put in eval mode and frozen, as the findings head is.
     preprocess : PreprocessSpec
         What the encoder wants to see.
     projector_config : dict or None
@@ -83,6 +83,11 @@ class Bundle:
     folder: Path | None = None
     _fusion: "PrefixFusion | None" = field(default=None, init=False, repr=False)
     _provenance: dict[str, Any] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for module in (self.encoder, self.findings_head):
+            if module is not None:
+                module.eval().requires_grad_(False)
 
     @property
     def encoder_dim(self) -> int:

@@ -43,8 +43,8 @@ def save_small_llm(folder: Path, hidden: int = 32, seed: int = 0) -> Path:
 def small_bundle(llm: Path | str | None = None, seed: int = 0) -> Bundle:
     """Encoder and findings head with random weights, no projector."""
     torch.manual_seed(seed)
-    encoder = CBraMod(**SIZES).eval().requires_grad_(False)
-    head = FindingsHead(SIZES["out_dim"], ("seizure", "focal_slowing"), located=("focal_slowing",)).eval()
+    encoder = CBraMod(**SIZES)
+    head = FindingsHead(SIZES["out_dim"], ("seizure", "focal_slowing"), located=("focal_slowing",))
     return Bundle(
         name="small", encoder_config={"class": "CBraMod", **SIZES}, encoder=encoder, findings_head=head,
         llm_source=str(llm) if llm is not None else None, prompt_style="compact",
