@@ -159,5 +159,24 @@ def read_evidence(
         findings=findings,
         measurements=measurements,
         statistics=powers.text() if powers is not None else "",
-        warnings=list(dict.fromkeys(recording.warnings)),
+        warnings=list(dict.fromkeys([*recording.warnings, *batches.warnings, *quality_warnings(measurements)])),
     )
+
+
+def quality_warnings(measurements: dict[str, Any]) -> list[str]:
+    """Sentences on what makes parts of the recording unfit to be read."""
+    sentences = []
+    for key, words in (
+        ("channels_flat", "flat"), ("channels_saturated", "saturated"), ("channels_noisy", "far noisier than the rest"),
+    ):
+        if measurements[key]:
+            verb = "is" if len(measurements[key]) == 1 else "are"
+            sentences.append(f"{', '.join(measurements[key])} {verb} {words}; read the report with that in mind.")
+    mains = measurements["mains"]
+    if mains is not None and mains["channels"]:
+        sentences.append(f"Mains noise at {mains['frequency_hz']:.0f} Hz in {len(mains['channels'])} channels; it was "
+                         "notched before encoding.")
+    if measurements["usable_seconds"] < 0.5 * measurements["duration_seconds"]:
+        sentences.append(f"Only {measurements['usable_seconds']:.0f} of {measurements['duration_seconds']:.0f} s could "
+                         "be measured.")
+    return sentences
