@@ -6,9 +6,9 @@ joins the pieces of a discontinuous file without a word and keeps all annotation
 identification are read only so far as to keep their words out of labels.
 """
 
-import os
 import re
 from dataclasses import dataclass, field
+from io import FileIO
 from itertools import pairwise
 from pathlib import Path
 
@@ -205,15 +205,15 @@ class EdfSource(Source):
         per_record = int(header.samples[rows[0]])
         with self.path.open("rb", buffering=0) as file:
             if header.record_bytes > _LARGE_RECORD_BYTES:
-                self._read_within_records(file.fileno(), rows, per_record, start, out)
+                self._read_within_records(file, rows, per_record, start, out)
             else:
-                self._read_whole_records(file.fileno(), rows, per_record, start, out)
+                self._read_whole_records(file, rows, per_record, start, out)
         out *= header.gain[rows, np.newaxis]
         out += header.offset[rows, np.newaxis]
         return out
 
     def _read_whole_records(
-        self, fd: int, rows: list[int], per_record: int, start: int, out: np.ndarray
+        self, file: FileIO, rows: list[int], per_record: int, start: int, out: np.ndarray
     ) -> None:
         header = self._header
         stop = start + out.shape[1]
@@ -222,7 +222,7 @@ class EdfSource(Source):
         for first in range(start // per_record, last, at_once):
             count = min(at_once, last - first)
             offset = header.header_bytes + first * header.record_bytes
-            values = self._digital(fd, offset, count * int(self._starts[-1])).reshape(count, -1)
+            values = self._digital(file, offset, count * int(self._starts[-1])).reshape(count, -1)
             begin, end = first * per_record, (first + count) * per_record
             low, high = max(begin, start), min(end, stop)
             for target, row in zip(out, rows, strict=True):
@@ -230,7 +230,7 @@ class EdfSource(Source):
                 target[low - start : high - start] = channel[low - begin : high - begin]
 
     def _read_within_records(
-        self, fd: int, rows: list[int], per_record: int, start: int, out: np.ndarray
+        self, file: FileIO, rows: list[int], per_record: int, start: int, out: np.ndarray
     ) -> None:
         header = self._header
         stop = start + out.shape[1]
@@ -240,11 +240,12 @@ class EdfSource(Source):
             for target, row in zip(out, rows, strict=True):
                 skipped = int(self._starts[row]) + low - begin
                 offset = header.header_bytes + record * header.record_bytes + skipped * header.sample_bytes
-                target[low - start : high - start] = self._digital(fd, offset, high - low)
+                target[low - start : high - start] = self._digital(file, offset, high - low)
 
-    def _digital(self, fd: int, offset: int, count: int) -> np.ndarray:
+    def _digital(self, file: FileIO, offset: int, count: int) -> np.ndarray:
         size = self._header.sample_bytes
-        data = os.pread(fd, count * size, offset)
+        file.seek(offset)
+        data = file.read(count * size)
         if len(data) < count * size:
             raise InputError(self.path, "became shorter while it was read", "run again when it is complete")
         if not self._header.bdf:
@@ -268,7 +269,8 @@ class EdfSource(Source):
         first = expected = 0.0
         with self.path.open("rb", buffering=0) as file:
             for record in range(header.n_records):
-                stamp = tal_onset(os.pread(file.fileno(), length, offset + record * header.record_bytes))
+                file.seek(offset + record * header.record_bytes)
+                stamp = tal_onset(file.read(length))
                 if stamp is None:
                     self._miss_stamp(record)
                     break
