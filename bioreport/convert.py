@@ -1,7 +1,7 @@
 """Published weights to bundles.
 
-Foreign files are read as data only: ``torch.load`` with ``weights_only=True``, or safetensors; nothing in them
-is run.
+Foreign files are read as data only: ``torch.load`` with ``weights_only=True``, or safetensors; nothing in
+them is run.
 """
 
 import os

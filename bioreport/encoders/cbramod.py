@@ -191,7 +191,7 @@ class CBraMod(nn.Module):
     -----
     Position is a 19-wide convolution along the channel axis, so the order of the channels matters. A masked
     channel keeps its place there, as zeros. ``proj_out``, the reconstruction head, is part of the features, as
-    in CELM.
+    it is in CELM.
     """
 
     def __init__(
@@ -330,13 +330,13 @@ def _group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
     if mask is None:
         return F.group_norm(x.permute(0, 3, 1, 2), GROUPS, weight, bias, norm.eps).permute(0, 2, 3, 1)
     batch, dim = x.shape[0], x.shape[3]
-    rows = x.float().view(batch, -1, dim) if x.dtype != torch.float64 else x.view(batch, -1, dim)
+    rows = x.to(accumulation_dtype(x.dtype)).view(batch, -1, dim)
     share = mask.view(batch, 1, -1).to(rows.dtype)
     share = share / (share.sum(2, keepdim=True).clamp(min=1) * (dim // GROUPS))
     mean = _spread(share @ rows)
     centred = rows - mean
     scale = (_spread(share @ centred.square()) + norm.eps).rsqrt() * weight
-    return torch.addcmul(bias, centred, scale).view_as(x)
+    return torch.addcmul(bias, centred, scale).to(x.dtype).view_as(x)
 
 
 def _spread(columns: Tensor) -> Tensor:
