@@ -189,7 +189,7 @@ def encode(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     entries = read_manifest(options.manifest)
     errors = encode_manifest(entries, bundle, options.output, progress=not options.quiet)
     for error in errors:
-        tqdm.write(f"bioreport: {error}", file=sys.stderr)
+        _fail(error)
     return 1 if errors else 0
 
 
@@ -198,13 +198,15 @@ def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     _quiet_libraries(options)
     from bioreport.train import train as train_projector
 
-    train_projector(
+    result = train_projector(
         options.manifest, llm=options.llm, projector=options.projector, out=options.output,
         encoder_bundle=options.model, epochs=options.epochs, batch_size=options.batch_size, lr=options.lr,
         max_steps=options.max_steps, save_every=options.save_every, seed=options.seed, device=options.device,
         dtype=options.dtype, resume=not options.no_resume, progress=not options.quiet,
     )
-    return 0
+    for error in result.errors:
+        _fail(error)
+    return 1 if result.errors else 0
 
 
 def evaluate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

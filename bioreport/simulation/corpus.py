@@ -98,6 +98,7 @@ def simulate_corpus(
     seed: int,
     directory: str | os.PathLike[str],
     *,
+    duration_seconds: float | None = None,
     split: str | None = None,
     progress: bool = False,
 ) -> Path:
@@ -111,6 +112,8 @@ def simulate_corpus(
         Recording i is ``simulate_eeg(seed * 1_000_003 + i)``.
     directory : path-like
         Made where it does not exist. Recordings go into it as ``sim-<seed>-<i>.edf``.
+    duration_seconds : float, optional
+        Of each recording; varied where not given.
     split : str, optional
         One split for all; by the hash of the patient where not given.
     progress : bool
@@ -137,7 +140,7 @@ def simulate_corpus(
         ) from error
     lines = []
     for i in tqdm(range(count), desc="simulate", unit="recording", disable=not progress):
-        simulation = simulate_eeg(seed * 1_000_003 + i)
+        simulation = simulate_eeg(seed * 1_000_003 + i, duration_seconds=duration_seconds)
         patient = f"sim-{seed}-{i:05d}"
         write_edf(simulation, folder / f"{patient}.edf")
         entry = manifest_line(simulation, f"{patient}.edf", patient)
