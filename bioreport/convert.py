@@ -69,9 +69,7 @@ def convert_cbramod(
     Its preprocessing is that of CBraMod's pretraining: 19 channels in its order, 0.3 to 75 Hz.
     """
     encoder, config = _read_cbramod(Path(file), compat=None)
-    bundle = Bundle(
-        "cbramod", config, encoder, preprocess=CBRAMOD, llm_source=llm, disclaimer=DISCLAIMER
-    )
+    bundle = Bundle("cbramod", config, encoder, preprocess=CBRAMOD, llm_source=llm, disclaimer=DISCLAIMER)
     return save_bundle(bundle, Path(out))
 
 
@@ -113,7 +111,8 @@ def convert_celm(
     for name, token in tokens.items():
         if token.shape != (1, sizes["llm_dim"]):
             raise InputError(
-                file, f"has {name} of shape {list(token.shape)}, not [1, {sizes['llm_dim']}]",
+                file,
+                f"has {name} of shape {list(token.shape)}, not [1, {sizes['llm_dim']}]",
                 "give a checkpoint whose parts belong together",
             )
     if llm is None:
@@ -157,7 +156,8 @@ def _parts_of_checkpoint(
         missing.insert(0, _PROJECTOR)
     if missing:
         raise InputError(
-            file, f"is no checkpoint of CELM ({', '.join(missing)} missing)",
+            file,
+            f"is no checkpoint of CELM ({', '.join(missing)} missing)",
             "give a file from CELM's pretrained_CELM_projectors",
         )
     return dict(nested), {name: checkpoint[name].detach().float() for name in SPECIAL_TOKENS}
@@ -176,7 +176,8 @@ def _celm_encoder(
         module.load_state_dict(bundle.encoder.state_dict())
         return module.eval().requires_grad_(False), config
     raise InputError(
-        file, "holds a projector, not the encoder that it was trained on",
+        file,
+        "holds a projector, not the encoder that it was trained on",
         f"put {CBRAMOD_FILE} beside it, or run `bioreport convert cbramod` into {out} first",
     )
 

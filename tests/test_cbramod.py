@@ -36,8 +36,8 @@ def relative(got: Tensor, expected: Tensor) -> float:
 class Plain(nn.Module):
     """The published computation with PyTorch's own modules, over the given channels and patches of one epoch.
 
-    Of one sample only, so that a masked channel can be left out, except where its place counts: the convolution
-    over channels and patches, in which it stands as zeros.
+    Of one sample only, so that a masked channel can be left out, except where its place counts: in the
+    convolution over channels and patches it stands as zeros.
     """
 
     def __init__(self, model: CBraMod) -> None:
@@ -220,7 +220,9 @@ def test_linear_is_linear(rows: int) -> None:
     x = signal(1, 1, rows)[0, 0, :, :24].requires_grad_()
     weight, bias = torch.randn(40, 12, requires_grad=True), torch.randn(40, requires_grad=True)
     for part in (x[:, :12], x[:, 12:]):
-        torch.testing.assert_close(linear(part, weight, bias), F.linear(part, weight, bias), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            linear(part, weight, bias), F.linear(part, weight, bias), rtol=1e-5, atol=1e-5
+        )
     if rows:
         got = torch.autograd.grad(linear(x[:, 12:], weight, bias).square().sum(), (x, weight, bias))
         expected = torch.autograd.grad(F.linear(x[:, 12:], weight, bias).square().sum(), (x, weight, bias))
@@ -241,14 +243,17 @@ def test_gradients_with_masks_are_those_of_the_plain_computation() -> None:
     expected = torch.autograd.grad(
         sum((tied(*pair) * w).sum() for *pair, w in zip(x, mask, weights, strict=True)), learning
     )
-    for name, a, b in zip([n for n, p in model.named_parameters() if p.requires_grad], got, expected, strict=True):
+    for name, a, b in zip(
+        [n for n, p in model.named_parameters() if p.requires_grad], got, expected, strict=True
+    ):
         assert float((a - b).abs().max()) < 1e-4 * (1 + float(b.abs().max())), name
 
 
 def attend_with_gradients(attention: nn.Module, x: Tensor) -> Tensor:
     out, _ = F.multi_head_attention_forward(
-        *(x.transpose(0, 1),) * 3, x.shape[-1], attention.heads, attention.in_proj_weight, attention.in_proj_bias,
-        None, None, False, 0.0, attention.out_proj.weight, attention.out_proj.bias, need_weights=False,
+        *(x.transpose(0, 1),) * 3, x.shape[-1], attention.heads,
+        attention.in_proj_weight, attention.in_proj_bias, None, None, False, 0.0,
+        attention.out_proj.weight, attention.out_proj.bias, need_weights=False,
     )  # fmt: skip
     return out.transpose(0, 1)
 

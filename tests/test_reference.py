@@ -1,15 +1,18 @@
 """bioreport_kernels: the definitions against formulas written out, and their gradients."""
 
-import copy
 import math
+import subprocess
+import sys
+from itertools import pairwise
 
 import pytest
 import torch
-from bioreport_kernels import EpochAggregator, aggregate_epochs, linear_attention, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
+
+from bioreport_kernels import EpochAggregator, aggregate_epochs, linear_attention, reference
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -40,9 +43,7 @@ def attend_by_rows(q: Tensor, k: Tensor, v: Tensor, feature_map: str, causal: bo
     return out
 
 
-@pytest.mark.parametrize(
-    ("feature_map", "causal"), [("softmax", False), ("elu", False), ("elu", True)]
-)
+@pytest.mark.parametrize(("feature_map", "causal"), [("softmax", False), ("elu", False), ("elu", True)])
 @pytest.mark.parametrize("length", [1, 3, 70])
 def test_linear_attention_is_the_quadratic_formula(feature_map: str, causal: bool, length: int) -> None:
     q, k, v = qkv(2, length, 3, 5, 4)
@@ -67,7 +68,7 @@ def test_packed_sequences_attend_within_themselves(lengths: list[int], kind: str
     borders = torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()], dtype=torch.int32)
     packed = linear_attention(q, k, v, cu_seqlens=borders, **options)  # type: ignore[arg-type]
     assert packed.shape == v.shape
-    for start, stop in zip(borders[:-1], borders[1:], strict=True):
+    for start, stop in pairwise(borders.tolist()):
         if start < stop:
             alone = linear_attention(*(x[:, start:stop] for x in (q, k, v)), **options)  # type: ignore[arg-type]
             torch.testing.assert_close(packed[:, start:stop], alone)
@@ -82,7 +83,11 @@ def test_causal_state_carries_on(first: int, second: int) -> None:
         *(x[:, :first] for x in (q, k, v)), feature_map="elu", causal=True, return_state=True
     )
     b, last = linear_attention(
-        *(x[:, first:] for x in (q, k, v)), feature_map="elu", causal=True, return_state=True, initial_state=state
+        *(x[:, first:] for x in (q, k, v)),
+        feature_map="elu",
+        causal=True,
+        return_state=True,
+        initial_state=state,
     )
     torch.testing.assert_close(torch.cat([a, b], 1), whole)
     torch.testing.assert_close(last, end)
@@ -96,7 +101,13 @@ def test_packed_states_are_those_of_each_sequence() -> None:
     _, (alone, _) = linear_attention(*(x[:, 4:] for x in (q, k, v)), **options)  # type: ignore[arg-type]
     torch.testing.assert_close(context[2:], alone)
     again = linear_attention(
-        q, k, v, feature_map="elu", causal=True, cu_seqlens=torch.tensor([0, 4, 4, 9]), initial_state=(context, total)
+        q,
+        k,
+        v,
+        feature_map="elu",
+        causal=True,
+        cu_seqlens=torch.tensor([0, 4, 4, 9]),
+        initial_state=(context, total),
     )
     assert isinstance(again, Tensor) and again.shape == v.shape
 
@@ -173,7 +184,12 @@ def pool_by_epochs(features: Tensor, mask: Tensor, mode: str, query: Tensor | No
     return torch.stack(tokens)
 
 
-QUERIES = {"mean": None, "max": None, "attention": draw(4, seed=9), "attention, 3 queries": draw(3, 4, seed=9)}
+QUERIES = {
+    "mean": None,
+    "max": None,
+    "attention": draw(4, seed=9),
+    "attention, 3 queries": draw(3, 4, seed=9),
+}
 
 
 @pytest.mark.parametrize("case", QUERIES)
@@ -219,7 +235,11 @@ def test_half_precision_mean_is_summed_wide() -> None:
 
 def test_no_channel_at_all_gives_zeros() -> None:
     assert torch.equal(aggregate_epochs(torch.ones(2, 0, 3, 4)), torch.zeros(2, 4))
-    assert aggregate_epochs(torch.ones(2, 0, 3, 4), mode="attention", query=torch.ones(5, 4)).shape == (2, 5, 4)
+    assert aggregate_epochs(torch.ones(2, 0, 3, 4), mode="attention", query=torch.ones(5, 4)).shape == (
+        2,
+        5,
+        4,
+    )
 
 
 @pytest.mark.parametrize(
@@ -243,7 +263,9 @@ def test_aggregate_names_what_does_not_fit(change: dict[str, object], named: str
 
 @pytest.mark.parametrize("case", QUERIES)
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(1, 4), st.booleans(), st.integers(0, 99))
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(1, 4), st.booleans(), st.integers(0, 99)
+)
 def test_stream_gives_the_epochs_tokens_wherever_it_is_cut(
     case: str, chunks: list[int], patches: int, masked: bool, seed: int
 ) -> None:
@@ -269,7 +291,7 @@ def test_stream_keeps_no_epoch() -> None:
     aggregator = EpochAggregator(1000, "attention", draw(2, 4))
     for _ in range(3):
         assert len(aggregator.update(draw(22, 300, 4), torch.ones(22, dtype=torch.bool))) == 0
-    state = copy.copy(aggregator._state)
+    state = aggregator._state
     assert state is not None and sum(tensor.numel() for tensor in state) == 2 * (4 + 2)
 
 
@@ -286,12 +308,9 @@ def test_stream_names_what_does_not_fit() -> None:
 
 
 def test_the_package_needs_neither_bioreport_nor_its_dependencies() -> None:
-    import subprocess
-    import sys
-
     code = (
-        "import sys, bioreport_kernels; "
-        "print(*sorted({'bioreport', 'transformers', 'mne', 'scipy'} & {m.split('.')[0] for m in sys.modules}))"
+        "import sys, bioreport_kernels; loaded = {name.split('.')[0] for name in sys.modules}; "
+        "print(*sorted({'bioreport', 'transformers', 'mne', 'scipy'} & loaded))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""

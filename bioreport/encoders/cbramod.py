@@ -190,8 +190,8 @@ class CBraMod(nn.Module):
     Notes
     -----
     Position is a 19-wide convolution along the channel axis, so the order of the channels matters. A masked
-    channel keeps its place there, as zeros. ``proj_out``, the reconstruction head, is part of the features, as
-    it is in CELM.
+    channel keeps its place there, as zeros. ``proj_out``, the reconstruction head, is part of the features,
+    as it is in CELM.
     """
 
     def __init__(
@@ -267,7 +267,8 @@ class CBraMod(nn.Module):
         if x.ndim != 4 or x.shape[3] != PATCH_SAMPLES:
             raise ValueError(f"x must be [B, C, P, {PATCH_SAMPLES}], got {list(x.shape)}")
         for name, given, shape in (
-            ("channel_mask", channel_mask, x.shape[:2]), ("patch_mask", patch_mask, (x.shape[0], x.shape[2]))
+            ("channel_mask", channel_mask, x.shape[:2]),
+            ("patch_mask", patch_mask, (x.shape[0], x.shape[2])),
         ):
             if given is not None and (given.dtype != torch.bool or given.shape != shape):
                 raise ValueError(f"{name} must be bool {list(shape)}, got {given.dtype} {list(given.shape)}")

@@ -79,8 +79,15 @@ def linear_attention(
         if got != [want, want[:3]]:
             raise ValueError(f"initial_state must be of shapes {want} and {want[:3]}, got {got}")
     return reference.linear_attention(
-        q, k, v, feature_map=feature_map, causal=causal, scale=scale, cu_seqlens=cu_seqlens,
-        initial_state=initial_state, return_state=return_state,
+        q,
+        k,
+        v,
+        feature_map=feature_map,
+        causal=causal,
+        scale=scale,
+        cu_seqlens=cu_seqlens,
+        initial_state=initial_state,
+        return_state=return_state,
     )
 
 
