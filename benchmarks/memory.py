@@ -1,7 +1,7 @@
-"""Peak memory of `generate` against the length of the recording: ``python benchmarks/memory.py -o RESULT.json``.
+"""Peak memory of `generate` against the length of the recording: ``python benchmarks/memory.py -o FILE``.
 
-A recording of 22 channels at 256 Hz is simulated once; longer files repeat its data records, so that making the
-100,000-s file needs no memory either. Every measurement is a fresh process.
+A recording of 22 channels at 256 Hz is simulated once; longer files repeat its data records, so that making
+the 100,000-s file needs no memory either. Every measurement is a fresh process.
 """
 
 import argparse
@@ -27,7 +27,8 @@ imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 start = time.perf_counter()
 code = cli.main(["generate", sys.argv[1], "-o", sys.argv[2], "-q"]) if len(sys.argv) > 1 else 0
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"exit": code, "imports_mib": imports, "peak_mib": peak, "seconds": time.perf_counter() - start}))
+seconds = time.perf_counter() - start
+print(json.dumps({"exit": code, "imports_mib": imports, "peak_mib": peak, "seconds": seconds}))
 """
 
 
@@ -57,14 +58,23 @@ def main() -> None:
             long_recording(path, seconds)
             size = path.stat().st_size
             done = subprocess.run(
-                [sys.executable, "-c", MEASURE, path, Path(folder) / "report.json"], check=True, capture_output=True,
-                text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+                [sys.executable, "-c", MEASURE, path, Path(folder) / "report.json"],
+                check=True,
+                capture_output=True,
+                text=True,
+                env={**os.environ, "HF_HUB_OFFLINE": "1"},
             )
             rows.append({"recording_seconds": seconds, "file_mb": size / 1e6, **json.loads(done.stdout)})
             print(rows[-1], flush=True)
             path.unlink()
-    result = {**environment(), "date": date.today().isoformat(), "command": "python benchmarks/memory.py",
-              "channels": 22, "sfreq": 256, "rows": rows}
+    result = {
+        **environment(),
+        "date": date.today().isoformat(),
+        "command": "python benchmarks/memory.py",
+        "channels": 22,
+        "sfreq": 256,
+        "rows": rows,
+    }
     options.output.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -15,26 +15,56 @@ from bioreport.errors import InputError
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line in one place."""
-    parser = argparse.ArgumentParser(prog="bioreport", description="Draft clinical reports from EEG recordings.")
+    parser = argparse.ArgumentParser(
+        prog="bioreport", description="Draft clinical reports from EEG recordings."
+    )
     parser.add_argument("--version", action="version", version=f"bioreport {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     generate = commands.add_parser("generate", help="write a draft report of each recording")
-    generate.add_argument("files", nargs="+", type=Path, metavar="FILE",
-                          help="EDF, EDF+, BDF, BrainVision (.vhdr), EEGLAB (.set) or FIF")
+    generate.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="EDF, EDF+, BDF, BrainVision (.vhdr), EEGLAB (.set) or FIF",
+    )
     _model_options(generate)
     generate.add_argument("--history", metavar="TEXT|@FILE", help="clinical history, or @FILE that holds it")
-    generate.add_argument("--sections", metavar="A,B", help="names of the sections to write, with commas between")
-    generate.add_argument("--together", action="store_true", help="all FILEs are one patient's: one report of all")
-    generate.add_argument("--format", choices=("md", "json", "html"), help="default: by the ending of -o, else md")
-    generate.add_argument("-o", "--output", metavar="FILE|DIR", help="where to write; one report may go to stdout")
-    generate.add_argument("--signal", choices=("tokens", "statistics", "none"), default="tokens",
-                          help="what the LLM gets of the signal (the last two are baselines)")
-    generate.add_argument("--line-frequency", type=float, choices=(50.0, 60.0), metavar="HZ",
-                          help="mains frequency, 50 or 60; default: sidecar, else detected")
-    generate.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="reports written at once")
-    generate.add_argument("--temperature", type=float, metavar="T",
-                          help="sample at T instead of the greedy text (with --seed alone: 0.7)")
+    generate.add_argument(
+        "--sections", metavar="A,B", help="names of the sections to write, with commas between"
+    )
+    generate.add_argument(
+        "--together", action="store_true", help="all FILEs are one patient's: one report of all"
+    )
+    generate.add_argument(
+        "--format", choices=("md", "json", "html"), help="default: by the ending of -o, else md"
+    )
+    generate.add_argument(
+        "-o", "--output", metavar="FILE|DIR", help="where to write; one report may go to stdout"
+    )
+    generate.add_argument(
+        "--signal",
+        choices=("tokens", "statistics", "none"),
+        default="tokens",
+        help="what the LLM gets of the signal (the last two are baselines)",
+    )
+    generate.add_argument(
+        "--line-frequency",
+        type=float,
+        choices=(50.0, 60.0),
+        metavar="HZ",
+        help="mains frequency, 50 or 60; default: sidecar, else detected",
+    )
+    generate.add_argument(
+        "--batch-size", type=_positive, default=8, metavar="N", help="reports written at once"
+    )
+    generate.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="sample at T instead of the greedy text (with --seed alone: 0.7)",
+    )
     generate.add_argument("--seed", type=int, metavar="N", help="seed for sampling")
     _verbosity(generate)
 
@@ -46,10 +76,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train the projector for a frozen LLM")
     train.add_argument("manifest", type=Path)
-    train.add_argument("--llm", metavar="ID|DIR", help="Hub id or folder of the causal LM (default: the model's)")
-    train.add_argument("--model", default="bioreport-tiny", metavar="NAME|DIR", help="bundle the encoder comes from")
-    train.add_argument("--projector", default="sequence-perceiver",
-                       choices=("linear", "sequence", "perceiver", "sequence-perceiver"))
+    train.add_argument(
+        "--llm", metavar="ID|DIR", help="Hub id or folder of the causal LM (default: the model's)"
+    )
+    train.add_argument(
+        "--model", default="bioreport-tiny", metavar="NAME|DIR", help="bundle the encoder comes from"
+    )
+    train.add_argument(
+        "--projector",
+        default="sequence-perceiver",
+        choices=("linear", "sequence", "perceiver", "sequence-perceiver"),
+    )
     train.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     train.add_argument("--epochs", type=_positive, default=10)
     train.add_argument("--batch-size", type=_positive, default=4)
@@ -59,12 +96,16 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=5)
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     train.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
-    train.add_argument("--no-resume", action="store_true", help="start anew even where DIR holds a checkpoint")
+    train.add_argument(
+        "--no-resume", action="store_true", help="start anew even where DIR holds a checkpoint"
+    )
     _verbosity(train)
 
     evaluate = commands.add_parser("evaluate", help="compare reports with a manifest's truth")
     evaluate.add_argument("manifest", type=Path)
-    evaluate.add_argument("--reports", type=Path, required=True, metavar="DIR", help="reports as JSON, DIR/STEM.json")
+    evaluate.add_argument(
+        "--reports", type=Path, required=True, metavar="DIR", help="reports as JSON, DIR/STEM.json"
+    )
     evaluate.add_argument("--format", choices=("text", "json"), default="text")
     _verbosity(evaluate)
 
@@ -89,7 +130,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="bioreport-tiny", metavar="NAME|DIR", help="bundle (default: the embedded)")
+    parser.add_argument(
+        "--model", default="bioreport-tiny", metavar="NAME|DIR", help="bundle (default: the embedded)"
+    )
     parser.add_argument("--llm", metavar="ID|DIR", help="causal LM in place of the bundle's")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
@@ -129,8 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is None and not sys.stdout.closed:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         where = error.filename or "standard output"
-        print(f"bioreport: {where}: {(error.strerror or str(error)).lower()}; free space or choose another place.",
-              file=sys.stderr)
+        reason = (error.strerror or str(error)).lower()
+        print(f"bioreport: {where}: {reason}; free space or choose another place.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bioreport: interrupted; everything already written is whole.", file=sys.stderr)

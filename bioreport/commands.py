@@ -52,10 +52,14 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
             if given.strip().casefold() not in by_fold:
                 parser.error(f"unknown section {given.strip()!r}; known are: {', '.join(SECTIONS)}")
             sections.append(by_fold[given.strip().casefold()])
-    groups: list[tuple[Path, ...]] = [tuple(options.files)] if options.together else [(f,) for f in options.files]
+    groups: list[tuple[Path, ...]] = (
+        [tuple(options.files)] if options.together else [(f,) for f in options.files]
+    )
     targets, form = _targets(options, groups, parser)
     history = _history(options.history)
-    temperature = options.temperature if options.temperature is not None else 0.0 if options.seed is None else 0.7
+    temperature = (
+        options.temperature if options.temperature is not None else 0.0 if options.seed is None else 0.7
+    )
     _quiet_libraries(options)
 
     from bioreport.pipeline import ReportPipeline
@@ -71,8 +75,12 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
         if not waiting:
             return 0
         reports = pipeline.write(
-            [evidence for _, evidence, _ in waiting], [history] * len(waiting), sections,
-            signal=options.signal, temperature=temperature, seed=options.seed,
+            [evidence for _, evidence, _ in waiting],
+            [history] * len(waiting),
+            sections,
+            signal=options.signal,
+            temperature=temperature,
+            seed=options.seed,
             stages=[stages for _, _, stages in waiting],
         )
         lost = 0
@@ -122,8 +130,10 @@ def _read_group(
 
 
 def _mapping_lines(recording: "Recording") -> list[str]:
-    lines = [f"{recording.path.name}: {len(recording.names)} channels, {recording.sfreq:g} Hz, "
-             f"{recording.duration_seconds:.1f} s"]
+    lines = [
+        f"{recording.path.name}: {len(recording.names)} channels, {recording.sfreq:g} Hz, "
+        f"{recording.duration_seconds:.1f} s"
+    ]
     return lines + [f"  {label} -> {name}" for label, name in recording.mapping.items()]
 
 
@@ -140,8 +150,11 @@ def _deliver(
         _say(options, f"{report.file}: {warning}")
     signal = sum(stages.seconds.get(name, 0.0) for name in ("mains", "preprocess", "measure", "encode"))
     times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in stages.seconds.items())
-    _say(options, f"{report.file}: {report.duration_seconds / max(signal, 1e-9):.0f} × real time to tokens; {times}",
-         only_verbose=True)
+    _say(
+        options,
+        f"{report.file}: {report.duration_seconds / max(signal, 1e-9):.0f} × real time to tokens; {times}",
+        only_verbose=True,
+    )
 
 
 def _history(given: str | None) -> str | None:
@@ -151,7 +164,9 @@ def _history(given: str | None) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, "cannot be read as a UTF-8 text", "give a readable text file after --history @") from error
+        raise InputError(
+            path, "cannot be read as a UTF-8 text", "give a readable text file after --history @"
+        ) from error
 
 
 def _targets(
@@ -199,10 +214,21 @@ def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from bioreport.train import train as train_projector
 
     result = train_projector(
-        options.manifest, llm=options.llm, projector=options.projector, out=options.output,
-        encoder_bundle=options.model, epochs=options.epochs, batch_size=options.batch_size, lr=options.lr,
-        max_steps=options.max_steps, save_every=options.save_every, seed=options.seed, device=options.device,
-        dtype=options.dtype, resume=not options.no_resume, progress=not options.quiet,
+        options.manifest,
+        llm=options.llm,
+        projector=options.projector,
+        out=options.output,
+        encoder_bundle=options.model,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        max_steps=options.max_steps,
+        save_every=options.save_every,
+        seed=options.seed,
+        device=options.device,
+        dtype=options.dtype,
+        resume=not options.no_resume,
+        progress=not options.quiet,
     )
     for error in result.errors:
         _fail(error)
@@ -226,7 +252,11 @@ def simulate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
 
     start = time.perf_counter()
     manifest = simulate_corpus(
-        options.count, options.seed, options.output, duration_seconds=options.duration, progress=not options.quiet
+        options.count,
+        options.seed,
+        options.output,
+        duration_seconds=options.duration,
+        progress=not options.quiet,
     )
     _say(options, f"{manifest}: {options.count} recordings in {time.perf_counter() - start:.1f} s")
     return 0

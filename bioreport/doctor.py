@@ -62,8 +62,10 @@ def _devices() -> list[str]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
-            lines.append(f"cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB, "
-                         f"sm_{properties.major}{properties.minor}")
+            lines.append(
+                f"cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB, "
+                f"sm_{properties.major}{properties.minor}"
+            )
     else:
         lines.append("cuda: no device; everything runs on the CPU")
     return lines

@@ -1,6 +1,6 @@
-"""What a recording gives to a report: epoch tokens, measurements, and the model's findings with their time.
+"""What a recording gives to a report: epoch tokens, measurements, the model's findings with their time.
 
-One pass over the signal in constant memory; all that grows is one token and one row of finding scores an epoch.
+One pass over the signal in constant memory; what grows is one token and one row of scores an epoch.
 """
 
 from dataclasses import dataclass, field, replace
@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from bioreport_kernels import aggregate_epochs
 from torch import Tensor
 
 from bioreport.bundle import Bundle
 from bioreport.errors import InputError
 from bioreport.findings import finding_facts
 from bioreport.measurements import Measurer, facts, measured_findings
-from bioreport.preprocess import EpochBatch, LineNoise, detect_line_frequency, stream_epochs
+from bioreport.preprocess import EpochBatch, detect_line_frequency, stream_epochs
 from bioreport.recording import Recording
 from bioreport.stages import Stages
 from bioreport.statistics import BandPowerStatistics
-from bioreport_kernels import aggregate_epochs
 
 
 @dataclass
@@ -115,7 +115,10 @@ def read_evidence(
     measurer = Measurer(recording, spec, line)
     powers = BandPowerStatistics(spec) if statistics else None
     batches = stream_epochs(
-        recording, spec, line_frequency=line.frequency, on_raw=measurer.on_raw,
+        recording,
+        spec,
+        line_frequency=line.frequency,
+        on_raw=measurer.on_raw,
     )
     tokens: list[Tensor] = []
     logits: list[Tensor] = []
@@ -142,15 +145,23 @@ def read_evidence(
         usable += int(batch.channel_mask.any(1).sum())
     if usable == 0:
         raise InputError(
-            recording.path, "has no usable EEG signal in any epoch",
+            recording.path,
+            "has no usable EEG signal in any epoch",
             "give a recording in which at least one EEG channel is neither flat nor saturated for 5 s",
         )
     measurements = measurer.result()
     findings = measured_findings(measurements)
     if bundle.findings_head is not None:
-        findings = bundle.findings_head.findings(
-            torch.cat(logits), torch.cat(places), np.concatenate(starts), spec.epoch_seconds, spec.channels
-        ) + findings
+        findings = (
+            bundle.findings_head.findings(
+                torch.cat(logits),
+                torch.cat(places),
+                np.concatenate(starts),
+                spec.epoch_seconds,
+                spec.channels,
+            )
+            + findings
+        )
     return Evidence(
         file=recording.path.name,
         duration_seconds=recording.duration_seconds,
@@ -159,7 +170,9 @@ def read_evidence(
         findings=findings,
         measurements=measurements,
         statistics=powers.text() if powers is not None else "",
-        warnings=list(dict.fromkeys([*recording.warnings, *batches.warnings, *quality_warnings(measurements)])),
+        warnings=list(
+            dict.fromkeys([*recording.warnings, *batches.warnings, *quality_warnings(measurements)])
+        ),
     )
 
 
@@ -167,16 +180,24 @@ def quality_warnings(measurements: dict[str, Any]) -> list[str]:
     """Sentences on what makes parts of the recording unfit to be read."""
     sentences = []
     for key, words in (
-        ("channels_flat", "flat"), ("channels_saturated", "saturated"), ("channels_noisy", "far noisier than the rest"),
+        ("channels_flat", "flat"),
+        ("channels_saturated", "saturated"),
+        ("channels_noisy", "far noisier than the rest"),
     ):
         if measurements[key]:
             verb = "is" if len(measurements[key]) == 1 else "are"
-            sentences.append(f"{', '.join(measurements[key])} {verb} {words}; read the report with that in mind.")
+            sentences.append(
+                f"{', '.join(measurements[key])} {verb} {words}; read the report with that in mind."
+            )
     mains = measurements["mains"]
     if mains is not None and mains["channels"]:
-        sentences.append(f"Mains noise at {mains['frequency_hz']:.0f} Hz in {len(mains['channels'])} channels; it was "
-                         "notched before encoding.")
+        sentences.append(
+            f"Mains noise at {mains['frequency_hz']:.0f} Hz in {len(mains['channels'])} channels; it was "
+            "notched before encoding."
+        )
     if measurements["usable_seconds"] < 0.5 * measurements["duration_seconds"]:
-        sentences.append(f"Only {measurements['usable_seconds']:.0f} of {measurements['duration_seconds']:.0f} s could "
-                         "be measured.")
+        sentences.append(
+            f"Only {measurements['usable_seconds']:.0f} of {measurements['duration_seconds']:.0f} s could "
+            "be measured."
+        )
     return sentences

@@ -99,7 +99,7 @@ class ReportPipeline:
     def __call__(
         self,
         recording: Item | list[Item],
-        history: str | None | list[str | None] = None,
+        history: str | list[str | None] | None = None,
         sections: Sequence[str] | None = None,
         *,
         signal: Signal = "tokens",
@@ -146,7 +146,11 @@ class ReportPipeline:
         return reports if isinstance(recording, list) else reports[0]
 
     def read(
-        self, item: Item, *, line_frequency: float | None = None, signal: Signal = "tokens",
+        self,
+        item: Item,
+        *,
+        line_frequency: float | None = None,
+        signal: Signal = "tokens",
         stages: Stages | None = None,
     ) -> list[Evidence]:
         """The evidence of one report's recordings; raises InputError."""
@@ -158,8 +162,11 @@ class ReportPipeline:
                 recording = source if isinstance(source, Recording) else open_recording(source)
             evidence.append(
                 read_evidence(
-                    recording, self.bundle, line_frequency=line_frequency,
-                    statistics=signal == "statistics", stages=stages,
+                    recording,
+                    self.bundle,
+                    line_frequency=line_frequency,
+                    statistics=signal == "statistics",
+                    stages=stages,
                 )
             )
         return evidence
@@ -187,13 +194,19 @@ class ReportPipeline:
         ]
         batch = Stages()
         with batch("project"), torch.inference_mode():
-            sessions = [[e.tokens.to(self.bundle.device) for e in group] if signal == "tokens" else []
-                        for group in evidence]
+            sessions = [
+                [e.tokens.to(self.bundle.device) for e in group] if signal == "tokens" else []
+                for group in evidence
+            ]
             fused = self.bundle.fusion.embed(prompts, sessions)
         with batch("generate"):
             texts = generate_sections(
-                self.bundle.fusion, fused, sections, layout=layout_for(self.bundle.compat),
-                temperature=temperature, seed=seed,
+                self.bundle.fusion,
+                fused,
+                sections,
+                layout=layout_for(self.bundle.compat),
+                temperature=temperature,
+                seed=seed,
             )
         reports = []
         for group, text, stage in zip(evidence, texts, stages, strict=True):
@@ -204,9 +217,9 @@ class ReportPipeline:
 
     def _report(self, group: list[Evidence], text: dict[str, str], stages: Stages) -> Report:
         findings = merge_findings(group)
-        measurements = group[0].measurements if len(group) == 1 else {
-            "recordings": [e.measurements for e in group]
-        }
+        measurements = (
+            group[0].measurements if len(group) == 1 else {"recordings": [e.measurements for e in group]}
+        )
         with stages("ground"):
             grounded, withheld = ground(text, findings, measurements)
         return Report(
@@ -230,7 +243,8 @@ def merge_parts(group: list[Evidence]) -> PromptParts:
         duration_seconds=float(np.sum([e.duration_seconds for e in group])),
         facts=[
             f"Recording {number}: {fact}" if numbered else fact
-            for number, e in enumerate(group, 1) for fact in e.facts()
+            for number, e in enumerate(group, 1)
+            for fact in e.facts()
         ],
         statistics="\n".join(e.statistics for e in group if e.statistics),
     )

@@ -27,8 +27,8 @@ class Report:
     sections : list of dict
         ``{"name", "text"}`` in the order asked for.
     findings : list of dict
-        ``{"name", "present", "value", "unit", "channels", "start_seconds", "end_seconds", "source"}``; source is
-        ``"model"`` or ``"measurement"``.
+        ``{"name", "present", "value", "unit", "channels", "start_seconds", "end_seconds", "source"}``;
+        source is ``"model"`` or ``"measurement"``.
     measurements : dict
         What was measured on the signal (see `bioreport.measurements`); numbers in the text come from here.
     warnings : list of str
@@ -57,10 +57,17 @@ class Report:
         lines += [f"- {key}: {_one_line(value)}" for key, value in self._header()]
         for section in self.sections:
             lines += ["", f"## {section['name']}", "", _escape_markdown(section["text"])]
-        lines += ["", "## Findings and their source", "", "| Finding | Value | Channels | Time | Source |",
-                  "|---|---|---|---|---|"]
+        lines += [
+            "",
+            "## Findings and their source",
+            "",
+            "| Finding | Value | Channels | Time | Source |",
+            "|---|---|---|---|---|",
+        ]
         rows = [_finding_cells(finding) for finding in self.findings if finding["present"]]
-        lines += ["| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+        lines += [
+            "| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in row) + " |" for row in rows
+        ]
         if not rows:
             lines += ["| none | | | | |"]
         if self.warnings:
@@ -114,7 +121,11 @@ def _finding_cells(finding: dict[str, Any]) -> tuple[str, str, str, str, str]:
     start, end = finding.get("start_seconds"), finding.get("end_seconds")
     return (
         BY_NAME[finding["name"]].label,
-        "" if value is None else f"{value:g} {unit}".strip() if isinstance(value, (int, float)) else f"{value}",
+        ""
+        if value is None
+        else f"{value:g} {unit}".strip()
+        if isinstance(value, (int, float))
+        else f"{value}",
         ", ".join(finding.get("channels") or []),
         "" if start is None or end is None else f"{start:.0f}–{end:.0f} s",
         finding.get("source") or "",

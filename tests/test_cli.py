@@ -56,8 +56,17 @@ def test_json_holds_what_design_promises(short_edf: Path, capsys: pytest.Capture
     assert run("generate", short_edf, "--format", "json", "--sections", "sleep,SEIZURES", "-q") == 0
     captured = capsys.readouterr()
     report = json.loads(captured.out)
-    assert set(report) == {"file", "modality", "duration_seconds", "model", "sections", "findings", "measurements",
-                           "warnings", "timings"}
+    assert set(report) == {
+        "file",
+        "modality",
+        "duration_seconds",
+        "model",
+        "sections",
+        "findings",
+        "measurements",
+        "warnings",
+        "timings",
+    }
     assert [s["name"] for s in report["sections"]] == ["SLEEP", "SEIZURES"]
     assert all(s["text"].strip() for s in report["sections"])
     assert report["duration_seconds"] == pytest.approx(30)
@@ -106,7 +115,9 @@ def make_truncated(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [make_empty, make_noise, make_folder, make_truncated, lambda path: None])
-def test_bad_input_is_one_sentence_and_exit_1(make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+def test_bad_input_is_one_sentence_and_exit_1(
+    make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "bad.edf"
     make(path)
     assert run("generate", path, "-o", tmp_path / "out.md") == 1
@@ -132,7 +143,9 @@ def test_odd_real_files_never_give_a_traceback(
             assert len(captured.err.strip().splitlines()) == 1 and file.name in captured.err
             assert not target.exists()
         else:
-            assert json.loads(target.read_text())["warnings"], f"{file.name} is odd, and the report does not say so"
+            assert json.loads(target.read_text())["warnings"], (
+                f"{file.name} is odd, and the report does not say so"
+            )
 
 
 def test_mangled_file_is_refused(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,8 +159,13 @@ def test_a_full_disk_is_one_sentence(short_edf: Path, capsys: pytest.CaptureFixt
     told = sentences(capsys.readouterr().err)
     assert len(told) == 1 and "no space left" in told[0]
     with open("/dev/full", "w") as full:
-        result = subprocess.run([sys.executable, "-m", "bioreport", "generate", short_edf, "-q"], stdout=full,
-                                stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+        result = subprocess.run(
+            [sys.executable, "-m", "bioreport", "generate", short_edf, "-q"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
+        )
     assert result.returncode == 1
     assert len(result.stderr.strip().splitlines()) == 1 and "no space left" in result.stderr
 
@@ -181,7 +199,9 @@ def test_missing_history_file_and_model_are_sentences(
 def test_header_names_reach_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     simulation = simulate_eeg(7, duration_seconds=20, sfreq=200)
     signals = [
-        edfio.EdfSignal(row, simulation.sfreq, label=label, physical_dimension="uV", physical_range=(-3000, 3000))
+        edfio.EdfSignal(
+            row, simulation.sfreq, label=label, physical_dimension="uV", physical_range=(-3000, 3000)
+        )
         for row, label in zip(np.clip(simulation.data, -3000, 3000), simulation.labels, strict=True)
     ]
     patient = edfio.Patient(code="MCH-0234567", sex="F", name="Haagse_Harry")
@@ -215,6 +235,8 @@ def test_simulate_then_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert len(edfs) == 3 and (corpus / "manifest.jsonl").exists()
     assert run("generate", *edfs, "-o", tmp_path / "reports", "--format", "json", "-q") == 0
     capsys.readouterr()
-    assert run("evaluate", corpus / "manifest.jsonl", "--reports", tmp_path / "reports", "--format", "json") == 0
+    assert (
+        run("evaluate", corpus / "manifest.jsonl", "--reports", tmp_path / "reports", "--format", "json") == 0
+    )
     metrics = json.loads(capsys.readouterr().out)
     assert metrics

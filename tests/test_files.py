@@ -19,7 +19,9 @@ def test_write_replaces_the_whole_file(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_full_disk_is_one_sentence() -> None:
-    with pytest.raises(InputError, match=r"/dev/full: cannot be written \(no space left on device\); free space"):
+    with pytest.raises(
+        InputError, match=r"/dev/full: cannot be written \(no space left on device\); free space"
+    ):
         write_atomically("/dev/full", "text")
 
 

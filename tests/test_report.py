@@ -17,10 +17,26 @@ def report() -> Report:
         model={"name": "bioreport-tiny", "disclaimer": "Trained on simulated recordings."},
         sections=[{"name": "SLEEP", "text": "# Not <b>seen</b>."}],
         findings=[
-            {"name": "posterior_dominant_rhythm", "present": True, "value": 9.5, "unit": "Hz", "channels": ["O1", "O2"],
-             "start_seconds": None, "end_seconds": None, "source": "measurement"},
-            {"name": "seizure", "present": False, "value": None, "unit": None, "channels": [],
-             "start_seconds": None, "end_seconds": None, "source": "model"},
+            {
+                "name": "posterior_dominant_rhythm",
+                "present": True,
+                "value": 9.5,
+                "unit": "Hz",
+                "channels": ["O1", "O2"],
+                "start_seconds": None,
+                "end_seconds": None,
+                "source": "measurement",
+            },
+            {
+                "name": "seizure",
+                "present": False,
+                "value": None,
+                "unit": None,
+                "channels": [],
+                "start_seconds": None,
+                "end_seconds": None,
+                "source": "model",
+            },
         ],
         measurements={"channels_present": ["O1", "O2"], "channels_absent": [], "x": float("nan")},
         warnings=["Channel F7 is\nflat."],
@@ -30,8 +46,17 @@ def report() -> Report:
 
 def test_json_has_the_documented_keys_and_no_nan(report: Report) -> None:
     read = json.loads(report.to_json())
-    assert list(read) == ["file", "modality", "duration_seconds", "model", "sections", "findings", "measurements",
-                          "warnings", "timings"]
+    assert list(read) == [
+        "file",
+        "modality",
+        "duration_seconds",
+        "model",
+        "sections",
+        "findings",
+        "measurements",
+        "warnings",
+        "timings",
+    ]
     assert read["measurements"]["x"] is None
     assert read["findings"][0]["value"] == 9.5
 

@@ -106,7 +106,7 @@ def test_a_small_language_model_learns_the_form() -> None:
     texts = [language.draw_text(rng) for _ in range(300)]
     assert all(SIGNAL not in prompt for prompt, _ in texts)
     tokenizer = language.train_tokenizer(" ".join(pair) for pair in texts)
-    prompt, response = texts[0]
+    _, response = texts[0]
     ids = tokenizer(response, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == response
     assert list(PLAIN.parse(response))

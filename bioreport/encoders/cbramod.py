@@ -149,14 +149,18 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Embed x [B, C, P, 200], waveform and spectrum; mask [B, C, P] keeps the norms free of the rest."""
-        y = x
+        rows = x.reshape(-1, PATCH_SAMPLES)
+        y = rows
         for index, stride in ((0, 25), (3, 1), (6, 1)):
             conv, norm = self.proj_in[index], self.proj_in[index + 1]
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.GroupNorm)
             length = y.shape[-1] // conv.in_channels
-            y = linear(y.flatten(0, 2), *_banded(conv, length, stride)).view(*x.shape[:3], self.d_model)
-            y = F.gelu(_group_norm(y, norm, mask))
-        return y + self.spectral_proj(self._amplitudes(x))
+            y = linear(y, *_banded(conv, length, stride)).view(*x.shape[:3], self.d_model)
+            y = F.gelu(_group_norm(y, norm, mask)).flatten(0, 2)
+        spectral = self.spectral_proj[0]
+        assert isinstance(spectral, nn.Linear)
+        y = y + linear(self._amplitudes(rows), spectral.weight, spectral.bias)
+        return y.view(*x.shape[:3], self.d_model)
 
     def add_place(self, x: Tensor) -> Tensor:
         """Add what the depthwise convolution over channels and patches says of the neighbourhood."""

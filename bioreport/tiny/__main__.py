@@ -16,8 +16,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bioreport.bundle import Bundle, save_bundle
 from bioreport.heads import FindingsHead
 from bioreport.simulate import simulate_corpus
-from bioreport.tiny.corpus import LOCATED, MODEL_FINDINGS, TINY_SPEC, TRAIN_SEED, VALIDATION_SEED, build_corpus
-from bioreport.tiny.encoder import SIZES, POOL_EPOCHS, EpochClassifier, calibrate, score, train_encoder
+from bioreport.tiny.corpus import (
+    LOCATED,
+    MODEL_FINDINGS,
+    TINY_SPEC,
+    TRAIN_SEED,
+    VALIDATION_SEED,
+    build_corpus,
+)
+from bioreport.tiny.encoder import POOL_EPOCHS, SIZES, EpochClassifier, calibrate, score, train_encoder
 from bioreport.tiny.language import build_llm, draw_text, train_llm, train_tokenizer
 from bioreport.train import train
 
@@ -30,7 +37,9 @@ PROJECTOR_SEED = 900_000_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bioreport.tiny", description=__doc__)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the bundle")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the bundle"
+    )
     parser.add_argument("--work", type=Path, metavar="DIR", help="intermediate results; default: OUTPUT.work")
     parser.add_argument("--recordings", type=int, default=6000, help="simulated recordings for the encoder")
     parser.add_argument("--encoder-steps", type=int, default=12_000)
@@ -55,7 +64,7 @@ def main() -> None:
         llm = build_llm(tokenizer)
         losses = train_llm(llm, tokenizer, steps=options.language_steps)
         log.info("language model: last loss %.4f", losses[-1])
-        llm.to(torch.bfloat16).save_pretrained(llm_folder)
+        llm.bfloat16().save_pretrained(llm_folder)
         tokenizer.save_pretrained(llm_folder)
     AutoModelForCausalLM.from_pretrained(llm_folder)
     AutoTokenizer.from_pretrained(llm_folder)
@@ -64,13 +73,25 @@ def main() -> None:
     if not (corpus / "manifest.jsonl").exists():
         simulate_corpus(options.projector_recordings, PROJECTOR_SEED, corpus, progress=True)
     bundle = Bundle(
-        name="bioreport-tiny", encoder_config={"class": "CBraMod", **SIZES}, encoder=model.encoder.eval(),
-        preprocess=TINY_SPEC, findings_head=head, llm_source=str(llm_folder), prompt_style="compact",
+        name="bioreport-tiny",
+        encoder_config={"class": "CBraMod", **SIZES},
+        encoder=model.encoder.eval(),
+        preprocess=TINY_SPEC,
+        findings_head=head,
+        llm_source=str(llm_folder),
+        prompt_style="compact",
         disclaimer=DISCLAIMER,
     )
     result = train(
-        corpus / "manifest.jsonl", out=work / "bundle", encoder_bundle=bundle, projector="sequence-perceiver",
-        projector_sizes=PROJECTOR, epochs=100, batch_size=16, lr=1e-3, max_steps=options.projector_steps,
+        corpus / "manifest.jsonl",
+        out=work / "bundle",
+        encoder_bundle=bundle,
+        projector="sequence-perceiver",
+        projector_sizes=PROJECTOR,
+        epochs=100,
+        batch_size=16,
+        lr=1e-3,
+        max_steps=options.projector_steps,
         progress=True,
     )
     log.info("projector: last loss %.4f, validation %s", result.losses[-1], result.validation)
@@ -78,12 +99,13 @@ def main() -> None:
 
 
 def calibrated_head(model: EpochClassifier, held_back: list[Path], report: Path) -> FindingsHead:
-    """The trained head with its thresholds, which are also written to `report` with the F1 of each finding."""
+    """The trained head with its thresholds; these and the F1 of each finding are written to `report`."""
     thresholds, f1s = calibrate(model.head, score(model, held_back))
     report.write_text(json.dumps({"thresholds": thresholds, "f1": f1s}, indent=1))
     log.info("F1 on the recordings held back: %s", f1s)
-    head = FindingsHead(SIZES["out_dim"], MODEL_FINDINGS, thresholds=thresholds, pool_epochs=POOL_EPOCHS,
-                        located=LOCATED)
+    head = FindingsHead(
+        SIZES["out_dim"], MODEL_FINDINGS, thresholds=thresholds, pool_epochs=POOL_EPOCHS, located=LOCATED
+    )
     head.load_state_dict(model.head.state_dict())
     return head.eval()
 

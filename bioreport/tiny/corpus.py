@@ -79,7 +79,9 @@ def label_epochs(
         if event.name not in MODEL_FINDINGS:
             continue
         column = MODEL_FINDINGS.index(event.name)
-        overlap = np.minimum(event.end_seconds, starts + epoch_seconds) - np.maximum(event.start_seconds, starts)
+        overlap = np.minimum(event.end_seconds, starts + epoch_seconds) - np.maximum(
+            event.start_seconds, starts
+        )
         enough = overlap >= min(1.5, 0.8 * (event.end_seconds - event.start_seconds))
         touched = (overlap > 0) & ~enough & (labels[:, column] == 0)
         labels[touched, column] = -1
@@ -128,5 +130,7 @@ def build_corpus(directory: Path, first_seed: int, count: int, workers: int = 2)
     directory.mkdir(parents=True, exist_ok=True)
     firsts = range(first_seed, first_seed + count, RECORDINGS_PER_SHARD)
     with ProcessPoolExecutor(workers) as pool:
-        paths = list(tqdm(pool.map(partial(_shard_to_file, directory), firsts), total=len(firsts), unit="shard"))
+        paths = list(
+            tqdm(pool.map(partial(_shard_to_file, directory), firsts), total=len(firsts), unit="shard")
+        )
     return paths

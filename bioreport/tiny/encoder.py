@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bioreport_kernels import aggregate_epochs
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.heads import FindingsHead
 from bioreport.tiny.corpus import LOCATED, MODEL_FINDINGS, Shard
-from bioreport_kernels import aggregate_epochs
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,9 @@ def augment(batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, T
     epochs = len(x)
     gain = torch.exp(0.15 * torch.randn(epochs, 1, 1, generator=generator))
     noise = 0.02 * torch.rand(epochs, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
-    drop = torch.rand(mask.shape, generator=generator) < 0.25 * torch.rand(epochs, 1, generator=generator) ** 2
+    drop = (
+        torch.rand(mask.shape, generator=generator) < 0.25 * torch.rand(epochs, 1, generator=generator) ** 2
+    )
     # the channels that carry a focal finding stay, or its label would be wrong
     drop &= ~batch["places"].any(1)
     mask &= ~drop
@@ -119,10 +121,16 @@ def train_encoder(
             step += 1
             mean += (float(detection.detach()) - mean) / min(step, 100)
             if step % 100 == 0:
-                log.info("step %d of %d: detection loss %.4f, location %.3f", step, steps, mean, float(location))
+                log.info(
+                    "step %d of %d: detection loss %.4f, location %.3f", step, steps, mean, float(location)
+                )
             if step % 200 == 0 or step == steps:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                         "schedule": schedule.state_dict(), "step": step}
+                state = {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "step": step,
+                }
                 torch.save(state, out.with_suffix(".partial"))
                 out.with_suffix(".partial").replace(out)
             if step >= steps:
@@ -140,7 +148,9 @@ def score(model: EpochClassifier, shards: list[Path]) -> dict[str, np.ndarray]:
         for at in range(0, len(shard.labels), 32):
             part = slice(at, at + 32)
             x = torch.from_numpy(shard.data[part]).float().unflatten(-1, (-1, 200))
-            logits, _ = model(x, torch.from_numpy(shard.channel_mask[part]), torch.from_numpy(shard.patch_mask[part]))
+            logits, _ = model(
+                x, torch.from_numpy(shard.channel_mask[part]), torch.from_numpy(shard.patch_mask[part])
+            )
             out["logits"].append(logits.numpy())
         out["labels"].append(shard.labels)
         out["recording"].append(shard.recording)

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 TURN, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 VOCABULARY = 1024
@@ -35,8 +36,8 @@ CONTEXT = 2048
 FIELDS = (
     ("T3", "F7", "T5"), ("T4", "F8", "T6"), ("F3", "Fp1", "F7"), ("F4", "Fp2", "F8"), ("C3", "F3", "P3"),
     ("C4", "F4", "P4"), ("P3", "C3", "O1"), ("P4", "C4", "O2"), ("O1", "P3", "T5"), ("O2", "P4", "T6"),
-    ("T5", "O1", "T3"), ("T6", "O2", "T4"), ("F7", "T3", "Fp1"), ("F8", "T4", "Fp2"), ("Fp1", "F3"), ("Fp2", "F4"),
-    ("Cz", "C3"), ("Fz", "F3"), ("Pz", "P3"),
+    ("T5", "O1", "T3"), ("T6", "O2", "T4"), ("F7", "T3", "Fp1"), ("F8", "T4", "Fp2"), ("Fp1", "F3"),
+    ("Fp2", "F4"), ("Cz", "C3"), ("Fz", "F3"), ("Pz", "P3"),
 )  # fmt: skip
 
 
@@ -85,18 +86,34 @@ def draw_case(rng: np.random.Generator) -> Case:
             broken[str(rng.choice(list(broken)))].append(str(name))
     mains = None
     if "mains_noise" in present:
-        mains = {"frequency_hz": float(rng.choice([50.0, 60.0])), "ratio": float(round(rng.uniform(10, 900), 1)),
-                 "channels": list(channels)}
-    measurements = {"posterior_rhythm": rhythm, "mains": mains, "duration_seconds": duration,
-                    "channels_present": list(channels), **broken}
+        mains = {
+            "frequency_hz": float(rng.choice([50.0, 60.0])),
+            "ratio": float(round(rng.uniform(10, 900), 1)),
+            "channels": list(channels),
+        }
+    measurements = {
+        "posterior_rhythm": rhythm,
+        "mains": mains,
+        "duration_seconds": duration,
+        "channels_present": list(channels),
+        **broken,
+    }
     entries = []
     for name in EEG_NAMES:
-        measured = name in ("posterior_dominant_rhythm", "posterior_asymmetry", "mains_noise", "bad_electrode")
+        measured = name in (
+            "posterior_dominant_rhythm",
+            "posterior_asymmetry",
+            "mains_noise",
+            "bad_electrode",
+        )
         entry = {**absent_finding(name), "source": "measurement" if measured else "model"}
         if name in present:
-            start = float(10 * rng.integers(0, max(1, duration // 10)))
-            entry.update(present=True, start_seconds=start,
-                         end_seconds=float(min(duration, start + 10 * rng.integers(1, 1 + max(1, duration // 20)))))
+            start = float(10 * rng.integers(0, max(1, int(duration // 10))))
+            entry.update(
+                present=True,
+                start_seconds=start,
+                end_seconds=float(min(duration, start + 10 * rng.integers(1, 1 + max(1, int(duration // 20))))),
+            )
             if name in ("focal_slowing", "focal_epileptiform_discharges", "electrode_artifact") or (
                 name == "seizure" and rng.random() < 0.7
             ):
@@ -123,8 +140,12 @@ def draw_text(rng: np.random.Generator) -> tuple[str, str]:
     where = rng.choice(["prompt", "signal", "both"], p=[0.4, 0.35, 0.25])
     known = case.facts()
     prompt = build_prompt(
-        sections, channels=case.channels, duration_seconds=case.duration_seconds, history=case.history,
-        facts=known if where != "signal" else (), style="compact",
+        sections,
+        channels=case.channels,
+        duration_seconds=case.duration_seconds,
+        history=case.history,
+        facts=known if where != "signal" else (),
+        style="compact",
     )
     prompt = prompt.replace(SIGNAL, " ".join(known) if where != "prompt" else "")
     written = write_sections(case.findings, case.measurements, rng)
@@ -140,11 +161,20 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[PAD, TURN, END],
-                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=[PAD, TURN, END],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
     )
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END,
-                                      clean_up_tokenization_spaces=False, model_max_length=CONTEXT)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        clean_up_tokenization_spaces=False,
+        model_max_length=CONTEXT,
+    )
     wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
 
@@ -152,10 +182,19 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
 def build_llm(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     """A Qwen3 of 2 M parameters with random weights."""
     config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=192, intermediate_size=576, num_hidden_layers=4,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=48, max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None, use_cache=True,
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        intermediate_size=576,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=48,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        use_cache=True,
     )
     return Qwen3ForCausalLM(config)
 
@@ -163,8 +202,9 @@ def build_llm(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
 def tokenized(tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator) -> tuple[list[int], int]:
     """Ids of one chat and the number of those that belong to the prompt."""
     prompt, response = draw_text(rng)
-    head = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False,
-                                         add_generation_prompt=True)
+    head = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
     asked = tokenizer(head, add_special_tokens=False)["input_ids"]
     answer = tokenizer(response, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     return asked + answer, len(asked)
@@ -175,7 +215,9 @@ def packed_batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Right-padded ids, mask and labels; samples of like length share a batch."""
     while True:
-        pool = sorted((tokenized(tokenizer, rng) for _ in range(batch_size * 16)), key=lambda item: len(item[0]))
+        pool = sorted(
+            (tokenized(tokenizer, rng) for _ in range(batch_size * 16)), key=lambda item: len(item[0])
+        )
         for group in rng.permutation(16):
             rows = pool[group * batch_size : (group + 1) * batch_size]
             longest = max(len(ids) for ids, _ in rows)
@@ -190,8 +232,13 @@ def packed_batches(
 
 
 def train_llm(
-    llm: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps: int, batch_size: int = 32,
-    lr: float = 2e-3, seed: int = 0,
+    llm: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    steps: int,
+    batch_size: int = 32,
+    lr: float = 2e-3,
+    seed: int = 0,
 ) -> list[float]:
     """Train on drawn texts, loss on the response alone; returns the loss of every step."""
     torch.manual_seed(seed)
@@ -199,7 +246,8 @@ def train_llm(
     optimizer = torch.optim.AdamW(llm.parameters(), lr=lr, weight_decay=0.05, betas=(0.9, 0.98))
     warmup = max(1, min(200, steps // 10))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1, (s + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * s / steps)))
+        optimizer,
+        lambda s: min(1, (s + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * s / steps))),
     )
     llm.train()
     losses: list[float] = []
