@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # states last; their score is averaged over neighbouring epochs before a recording's strongest is taken
 POOL_EPOCHS = {"drowsiness": 2, "generalized_slowing": 3, "focal_slowing": 3, "burst_suppression": 2}
-SIZES = {"d_model": 120, "n_layer": 4, "nhead": 8, "dim_feedforward": 480, "out_dim": 120}
+SIZES: dict[str, Any] = {"d_model": 120, "n_layer": 4, "nhead": 8, "dim_feedforward": 480, "out_dim": 120}
 
 
 class EpochClassifier(nn.Module):
