@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bioreport.encoders.cbramod import FEED_FORWARD_ROWS, CBraMod, linear
+from bioreport.encoders.cbramod import EPOCHS_AT_ONCE, CBraMod, linear
 from bioreport_kernels import aggregate_epochs
 
 SMALL = {"d_model": 80, "n_layer": 2, "nhead": 4, "dim_feedforward": 96, "out_dim": 12}
@@ -207,12 +207,13 @@ def test_half_precision_masks_leave_no_nan() -> None:
         assert features[1, 2:].any()
 
 
-def test_feed_forward_in_parts_equals_whole() -> None:
-    model, x = small(), signal(7, 22, 10)
-    assert 7 * 22 * 10 % FEED_FORWARD_ROWS
+def test_epochs_in_parts_equal_epochs_together() -> None:
+    model, x = small(), signal(2 * EPOCHS_AT_ONCE + 1, 6, 3)
+    mask = torch.rand(len(x), 6, generator=torch.Generator().manual_seed(3)) > 0.3
     with torch.inference_mode():
-        parts = model(x)
+        parts, masked = model(x), model(x, mask)
     assert relative(parts, model(x)) < 1e-5
+    assert relative(masked, model(x, mask)) < 1e-5
 
 
 @pytest.mark.parametrize("rows", [0, 1, 15, 16, 33, 160])

@@ -1,5 +1,6 @@
 """bioreport_kernels: the definitions against formulas written out, and their gradients."""
 
+import doctest
 import math
 import subprocess
 import sys
@@ -305,6 +306,12 @@ def test_stream_names_what_does_not_fit() -> None:
         aggregator.update(torch.ones(3, 4))
     with pytest.raises(ValueError, match="mask"):
         aggregator.update(torch.ones(3, 4, 5), torch.ones(3, 4))
+
+
+@pytest.mark.parametrize("name", ["linear", "aggregate"])
+def test_examples_run(name: str) -> None:
+    failed, tried = doctest.testmod(sys.modules[f"bioreport_kernels.{name}"])
+    assert tried and not failed
 
 
 def test_the_package_needs_neither_bioreport_nor_its_dependencies() -> None:

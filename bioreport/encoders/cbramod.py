@@ -21,8 +21,9 @@ from bioreport_kernels.reference import accumulation_dtype
 PATCH_SAMPLES = 200
 POSITIONS = 8  # outputs of the strided first convolution in a patch
 GROUPS = 5
-# Rows of the feed-forward at a time when no gradient is needed: the hidden layer then stays in the cache.
-FEED_FORWARD_ROWS = 512
+# Epochs at a time on a CPU when no gradient is needed: arrays then mostly stay below the size that the
+# allocator gives back to the system after each use, to be paged in and zeroed anew.
+EPOCHS_AT_ONCE = 8
 # exp of it is 0 in every dtype, and it is finite in every dtype, so a wholly masked row does not become NaN.
 MASKED_SCORE = -30000.0
 
@@ -111,15 +112,8 @@ class CrissCrossLayer(nn.Module):
             ],
             1,
         )
-        if torch.is_grad_enabled():
-            return rows + self._feed_forward(rows)
-        for part in rows.split(FEED_FORWARD_ROWS):
-            part += self._feed_forward(part)
-        return rows
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        hidden = F.gelu(linear(self.norm2(x), self.linear1.weight, self.linear1.bias))
-        return linear(hidden, self.linear2.weight, self.linear2.bias)
+        hidden = F.gelu(linear(self.norm2(rows), self.linear1.weight, self.linear1.bias))
+        return rows + linear(hidden, self.linear2.weight, self.linear2.bias)
 
 
 class PatchEmbedding(nn.Module):
@@ -169,7 +163,8 @@ class PatchEmbedding(nn.Module):
     def _amplitudes(self, x: Tensor) -> Tensor:
         fourier = self._fourier
         assert isinstance(fourier, Tensor)
-        real, imaginary = F.linear(x, fourier.to(x.dtype)).chunk(2, -1)
+        matrix = fourier.to(x.dtype)
+        real, imaginary = linear(x, matrix, matrix.new_zeros(len(matrix))).chunk(2, -1)
         return torch.hypot(real, imaginary)
 
 
@@ -245,10 +240,10 @@ class CBraMod(nn.Module):
         """
         mask = self._mask(x, channel_mask, patch_mask)
         if mask is None or bool(mask.all()):
-            return self._present(x, None, None)
+            return self._encode(x, None, None)
         present = mask.any(2).any(0)
         if bool(present.all()):
-            return self._present(x.masked_fill(~mask.unsqueeze(-1), 0), mask, None)
+            return self._encode(x.masked_fill(~mask.unsqueeze(-1), 0), mask, None)
         # channels that the whole batch lacks cost nothing
         rows = present.nonzero().squeeze(1)
         out = x.new_zeros(*x.shape[:3], self.out_dim)
@@ -258,7 +253,7 @@ class CBraMod(nn.Module):
         there = None if bool(mask.all()) else mask
         if there is not None:
             x = x.masked_fill(~there.unsqueeze(-1), 0)
-        features = self._present(x, there, (rows, len(present)))
+        features = self._encode(x, there, (rows, len(present)))
         return out.to(features.dtype).index_copy(1, rows, features)
 
     def tokens(
@@ -283,8 +278,16 @@ class CBraMod(nn.Module):
             mask = mask & channel_mask[:, :, None]
         return mask if patch_mask is None else mask & patch_mask[:, None, :]
 
-    def _present(self, x: Tensor, mask: Tensor | None, places: tuple[Tensor, int] | None) -> Tensor:
-        """Encode; `places` are the rows of x among all channels, where some are left out."""
+    def _encode(self, x: Tensor, mask: Tensor | None, places: tuple[Tensor, int] | None) -> Tensor:
+        """Encode x, zeros where masked; `places` are its rows among all channels, where some are left out."""
+        if torch.is_grad_enabled() or x.device.type != "cpu" or len(x) <= EPOCHS_AT_ONCE:
+            return self._encode_together(x, mask, places)
+        parts = [slice(start, start + EPOCHS_AT_ONCE) for start in range(0, len(x), EPOCHS_AT_ONCE)]
+        return torch.cat(
+            [self._encode_together(x[part], None if mask is None else mask[part], places) for part in parts]
+        )
+
+    def _encode_together(self, x: Tensor, mask: Tensor | None, places: tuple[Tensor, int] | None) -> Tensor:
         x = self.patch_embedding(x, mask)
         if mask is not None:
             x = x.masked_fill(~mask.unsqueeze(-1), 0)
@@ -303,7 +306,9 @@ class CBraMod(nn.Module):
         shape, rows = x.shape[:3], x.reshape(-1, x.shape[3])
         for layer in layers:
             rows = layer(rows, shape, channel_bias, patch_bias)
-        x = self.proj_out(rows).view(*shape, -1)
+        head = self.proj_out[0]
+        assert isinstance(head, nn.Linear)
+        x = linear(rows, head.weight, head.bias).view(*shape, -1)
         return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
 
 
