@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from bioreport_kernels import aggregate_epochs
 from torch import Tensor
 
 from bioreport.bundle import Bundle
@@ -19,6 +18,7 @@ from bioreport.preprocess import EpochBatch, detect_line_frequency, stream_epoch
 from bioreport.recording import Recording
 from bioreport.stages import Stages
 from bioreport.statistics import BandPowerStatistics
+from bioreport_kernels import aggregate_epochs
 
 
 @dataclass

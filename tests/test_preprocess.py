@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bioreport.montage import CELM_CHANNELS
 from safetensors.numpy import load_file
 
 from bioreport.errors import InputError
+from bioreport.montage import CELM_CHANNELS
 from bioreport.preprocess import (
     CELM,
     EpochBatch,

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from bioreport_kernels import aggregate_epochs
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.heads import FindingsHead
 from bioreport.tiny.corpus import LOCATED, MODEL_FINDINGS, Shard
+from bioreport_kernels import aggregate_epochs
 
 log = logging.getLogger(__name__)
 

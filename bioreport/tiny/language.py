@@ -112,7 +112,9 @@ def draw_case(rng: np.random.Generator) -> Case:
             entry.update(
                 present=True,
                 start_seconds=start,
-                end_seconds=float(min(duration, start + 10 * rng.integers(1, 1 + max(1, int(duration // 20))))),
+                end_seconds=float(
+                    min(duration, start + 10 * rng.integers(1, 1 + max(1, int(duration // 20))))
+                ),
             )
             if name in ("focal_slowing", "focal_epileptiform_discharges", "electrode_artifact") or (
                 name == "seizure" and rng.random() < 0.7
