@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bioreport import published
+    import bioreport.published as published
     from bioreport.errors import InputError
     from bioreport.pipeline import ReportPipeline
     from bioreport.recording import Recording, open_recording

@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 VALIDATION = frozenset({"val", "valid", "validation", "dev"})
 # so that the model also writes reports of patients whose history nobody gave
 HISTORY_LEFT_OUT = 0.25
+# so that the signal's embeddings learn to say what the facts say; a prompt that always held them would teach
+# the projector nothing
+FACTS_LEFT_OUT = 0.5
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,7 @@ class Sample:
 
     file: str
     sessions: list[Tensor]
-    prompt: str
-    prompt_without_history: str
+    prompts: list[str]  # whole, without history, without facts, without both
     response: str
 
 
@@ -247,8 +249,11 @@ def read_samples(entries: Sequence[Entry], store: TokenStore, bundle: Bundle) ->
             Sample(
                 file=str(entry.recordings[0]),
                 sessions=[evidence.tokens for evidence in group],
-                prompt=prompt_for(parts, names, entry.history, "tokens", bundle),
-                prompt_without_history=prompt_for(parts, names, None, "tokens", bundle),
+                prompts=[
+                    prompt_for(told, names, history, "tokens", bundle)
+                    for told in (parts, replace(parts, facts=[]))
+                    for history in (entry.history, None)
+                ],
                 response=layout_for(bundle.compat).render(entry.sections),
             )
         )
@@ -258,7 +263,7 @@ def read_samples(entries: Sequence[Entry], store: TokenStore, bundle: Bundle) ->
 def _digest(samples: Sequence[Sample]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
-        digest.update(f"{sample.prompt}\0{sample.response}\0{[len(s) for s in sample.sessions]}\0".encode())
+        digest.update(f"{sample.prompts}\0{sample.response}\0{[len(s) for s in sample.sessions]}\0".encode())
     return digest.hexdigest()
 
 
@@ -330,11 +335,14 @@ class Run:
         """Samples of the next step with the prompt each is shown: from seed and step alone."""
         draw = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(len(self.samples), generator=draw).tolist()
-        bare = (torch.rand(len(self.samples), generator=draw) < HISTORY_LEFT_OUT).tolist()
+        without_history, without_facts = (
+            (torch.rand(len(self.samples), generator=draw) < share).tolist()
+            for share in (HISTORY_LEFT_OUT, FACTS_LEFT_OUT)
+        )
         first = self.step % self.steps_per_epoch * self.batch_size
         chosen = order[first : first + self.batch_size]
         return [
-            (self.samples[i], self.samples[i].prompt_without_history if bare[i] else self.samples[i].prompt)
+            (self.samples[i], self.samples[i].prompts[without_history[i] + 2 * without_facts[i]])
             for i in chosen
         ]
 
@@ -433,5 +441,5 @@ def mean_loss(fusion: "PrefixFusion", samples: Sequence[Sample], batch_size: int
     total = 0.0
     for first in range(0, len(samples), batch_size):
         batch = samples[first : first + batch_size]
-        total += float(loss_of(fusion, batch, [sample.prompt for sample in batch])) * len(batch)
+        total += float(loss_of(fusion, batch, [sample.prompts[0] for sample in batch])) * len(batch)
     return total / len(samples)

@@ -363,9 +363,10 @@ def test_the_prompt_is_that_of_generation(tmp_path: Path, llm: Path, reader: Rea
     encode_manifest(entries, bundle, tmp_path / "tokens")
     sample = read_samples(entries, TokenStore(tmp_path / "tokens"), bundle)[0]
     parts = merge_parts([reader(entries[0].recordings[0], bundle)])
-    assert sample.prompt == prompt_for(parts, list(SECTIONS), "Spells.", "tokens", bundle)
-    assert sample.prompt_without_history == prompt_for(parts, list(SECTIONS), None, "tokens", bundle)
-    assert sample.prompt != sample.prompt_without_history
+    assert sample.prompts[0] == prompt_for(parts, list(SECTIONS), "Spells.", "tokens", bundle)
+    assert sample.prompts[1] == prompt_for(parts, list(SECTIONS), None, "tokens", bundle)
+    assert len(set(sample.prompts)) == 4
+    assert all(fact in sample.prompts[0] and fact not in sample.prompts[2] for fact in parts.facts)
     assert sample.response == "## BACKGROUND ACTIVITY\nCalm.\n## EVENTS/SEIZURES\nCalm.\n"
 
 
