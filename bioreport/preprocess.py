@@ -5,7 +5,6 @@ The signal passes through once, in constant memory. Raw samples are gathered epo
 is cut into epochs again. Segments of a discontinuous recording are filtered apart and share no epoch.
 """
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,8 +31,6 @@ __all__ = [
     "preprocess_array",
     "stream_epochs",
 ]
-
-logger = logging.getLogger(__name__)
 
 # A one-second patch counts as signal where at least this share of it was recorded.
 WHOLE_PATCH = 0.9
@@ -120,7 +117,7 @@ class EpochStream(Iterator[EpochBatch]):
         Mains frequency the notch was designed for, Hz; None where there is no notch.
     response : Response
     warnings : list of str
-        Sentences about what was dropped or done differently; also logged.
+        Sentences about what was dropped or done differently, for the report.
     """
 
     def __init__(
@@ -210,8 +207,6 @@ def stream_epochs(
     dropped = sum(_dropped_seconds(seconds, spec) for seconds in lengths)
     if dropped >= 0.05:
         warnings.append(f"{dropped:.1f} s at the ends of segments are too short for an epoch and left out.")
-    for sentence in warnings:
-        logger.warning("%s", sentence)
     epochs = _epochs(recording, spec, response, rows, counts, chunk_seconds, on_raw)
     batches = _batched(epochs, spec, rows, batch_epochs)
     return EpochStream(spec, response, sum(counts), dropped, warnings, batches)

@@ -1,6 +1,6 @@
 """Make `bioreport-tiny` from nothing but seeds: ``python -m bioreport.tiny -o DIR [--work DIR]``.
 
-About three hours on two cores. Every stage keeps what it made in the work folder and is not done twice, so an
+About two hours on two cores. Every stage keeps what it made in the work folder and is not done twice, so an
 interrupted run goes on where it was.
 """
 
@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bioreport.bundle import Bundle, save_bundle
 from bioreport.heads import FindingsHead
 from bioreport.simulate import simulate_corpus
+from bioreport.tiny.card import card
 from bioreport.tiny.corpus import (
     LOCATED,
     MODEL_FINDINGS,
@@ -33,6 +34,7 @@ DISCLAIMER = "Written by bioreport-tiny, a small model trained on simulated reco
 PROJECTOR = {"queries": 16}
 # the corpus the projector learns on; `simulate_corpus` seeds from here on are for evaluation
 PROJECTOR_SEED = 900_000_000
+VALIDATION_RECORDINGS = 400
 
 
 def main() -> None:
@@ -41,18 +43,18 @@ def main() -> None:
         "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the bundle"
     )
     parser.add_argument("--work", type=Path, metavar="DIR", help="intermediate results; default: OUTPUT.work")
-    parser.add_argument("--recordings", type=int, default=6000, help="simulated recordings for the encoder")
-    parser.add_argument("--encoder-steps", type=int, default=12_000)
-    parser.add_argument("--language-steps", type=int, default=2_500)
-    parser.add_argument("--projector-recordings", type=int, default=1500)
-    parser.add_argument("--projector-steps", type=int, default=1000)
+    parser.add_argument("--recordings", type=int, default=4000, help="simulated recordings for the encoder")
+    parser.add_argument("--encoder-steps", type=int, default=5500)
+    parser.add_argument("--language-steps", type=int, default=2000)
+    parser.add_argument("--projector-recordings", type=int, default=800)
+    parser.add_argument("--projector-steps", type=int, default=800)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     work = options.work or options.output.with_name(options.output.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
 
     shards = build_corpus(work / "train", TRAIN_SEED, options.recordings)
-    held_back = build_corpus(work / "validation", VALIDATION_SEED, 500)
+    held_back = build_corpus(work / "validation", VALIDATION_SEED, VALIDATION_RECORDINGS)
     model = train_encoder(shards, work / "encoder.pt", steps=options.encoder_steps)
     head = calibrated_head(model, held_back, work / "thresholds.json")
 
@@ -95,7 +97,9 @@ def main() -> None:
         progress=True,
     )
     log.info("projector: last loss %.4f, validation %s", result.losses[-1], result.validation)
-    log.info("%s", save_bundle(trained(result.bundle), options.output, embed_llm=True))
+    f1 = json.loads((work / "thresholds.json").read_text())["f1"]
+    readme = card(f1, options.recordings, options.projector_recordings, VALIDATION_RECORDINGS)
+    log.info("%s", save_bundle(trained(result.bundle), options.output, embed_llm=True, readme=readme))
 
 
 def calibrated_head(model: EpochClassifier, held_back: list[Path], report: Path) -> FindingsHead:

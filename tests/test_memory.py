@@ -1,0 +1,20 @@
+"""Peak memory does not grow with the recording (small scale; `benchmarks/memory.py` goes to 100,000 s)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.mark.slow
+def test_ten_times_the_length_needs_no_more_memory(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "memory.py"), "-o", str(tmp_path / "result.json")]
+    subprocess.run([*command, "--seconds", "300", "3000"], check=True, capture_output=True, text=True)
+    short, long = json.loads((tmp_path / "result.json").read_text())["rows"]
+    assert short["exit"] == long["exit"] == 0
+    assert long["peak_mib"] < 1.1 * short["peak_mib"]
+    assert long["peak_mib"] - long["imports_mib"] < 400
