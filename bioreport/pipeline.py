@@ -19,6 +19,9 @@ from bioreport.report import Report
 from bioreport.stages import Stages
 
 Signal = Literal["none", "statistics", "tokens"]
+BASELINE = (
+    "Baseline ({signal}): the text was written without the signal's tokens and is not checked against it."
+)
 Source = str | PathLike[str] | Recording
 # one report may rest on several recordings of the same patient
 Item = Source | tuple[Source, ...]
@@ -212,16 +215,21 @@ class ReportPipeline:
         for group, text, stage in zip(evidence, texts, stages, strict=True):
             for name, seconds in batch.seconds.items():
                 stage.seconds[name] = seconds / len(texts)
-            reports.append(self._report(group, text, stage))
+            reports.append(self._report(group, text, stage, signal))
         return reports
 
-    def _report(self, group: list[Evidence], text: dict[str, str], stages: Stages) -> Report:
+    def _report(self, group: list[Evidence], text: dict[str, str], stages: Stages, signal: Signal) -> Report:
         findings = merge_findings(group)
         measurements = (
             group[0].measurements if len(group) == 1 else {"recordings": [e.measurements for e in group]}
         )
-        with stages("ground"):
-            grounded, withheld = ground(text, findings, measurements)
+        if signal == "tokens":
+            with stages("ground"):
+                grounded, withheld = ground(text, findings, measurements)
+        else:
+            # what a baseline says is its own; mending it from the signal would make every baseline good
+            grounded, withheld = text, [BASELINE.format(signal=signal)]
+            findings = []
         return Report(
             file=", ".join(e.file for e in group),
             modality="eeg",
