@@ -25,6 +25,10 @@ _ABBREVIATIONS = ("e.g.", "i.e.", "approx.", "vs.", "ca.", "cf.", "resp.", "Dr."
 _SENTENCE_END = re.compile(r"[.!?][)\]\"']*(?=\s|$)")
 
 
+class TooLong(ValueError):
+    """The prompt and the sections asked for exceed the language model's positions."""
+
+
 def generate_sections(
     fusion: PrefixFusion,
     fused: FusedInputs,
@@ -105,7 +109,7 @@ def _check_room(fusion: PrefixFusion, prompt: int, new: int, sections: int, budg
         return
     room = budget - -(-(prompt + new - limit) // sections)
     cure = f"max_new_tokens_per_section={room} fits" if room > 0 else "shorten the history or the sections"
-    raise ValueError(
+    raise TooLong(
         f"prompt and signal take {prompt} positions and {sections} sections up to {new} more, "
         f"but the language model has {limit}; {cure}"
     )

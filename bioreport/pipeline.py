@@ -11,7 +11,7 @@ import torch
 from bioreport.bundle import Bundle, load_bundle
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence, read_evidence
-from bioreport.generation import generate_sections
+from bioreport.generation import TooLong, generate_sections
 from bioreport.grounding import ground
 from bioreport.prompts import DEFAULT_SECTIONS, SECTIONS, build_prompt, layout_for
 from bioreport.recording import Recording, open_recording
@@ -202,15 +202,22 @@ class ReportPipeline:
                 for group in evidence
             ]
             fused = self.bundle.fusion.embed(prompts, sessions)
-        with batch("generate"):
-            texts = generate_sections(
-                self.bundle.fusion,
-                fused,
-                sections,
-                layout=layout_for(self.bundle.compat),
-                temperature=temperature,
-                seed=seed,
-            )
+        try:
+            with batch("generate"):
+                texts = generate_sections(
+                    self.bundle.fusion,
+                    fused,
+                    sections,
+                    layout=layout_for(self.bundle.compat),
+                    temperature=temperature,
+                    seed=seed,
+                )
+        except TooLong as error:
+            raise InputError(
+                self.bundle.where,
+                str(error).partition(";")[0],
+                "shorten the history, ask for fewer sections, or use a model with a longer context",
+            ) from error
         reports = []
         for group, text, stage in zip(evidence, texts, stages, strict=True):
             for name, seconds in batch.seconds.items():
@@ -267,6 +274,3 @@ def merge_findings(group: list[Evidence]) -> list[dict[str, Any]]:
             if known is None or (finding["present"] and not known["present"]):
                 merged[finding["name"]] = finding
     return list(merged.values())
-
-
-__all__ = ["InputError", "Report", "ReportPipeline"]

@@ -196,6 +196,14 @@ def test_missing_history_file_and_model_are_sentences(
     assert len(told) == 1 and "no-model" in told[0]
 
 
+def test_a_history_beyond_the_context_is_a_sentence(
+    short_edf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", short_edf, "--history", "word " * 5000) == 1
+    told = sentences(capsys.readouterr().err)
+    assert len(told) == 1 and "shorten the history" in told[0]
+
+
 def test_header_names_reach_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     simulation = simulate_eeg(7, duration_seconds=20, sfreq=200)
     signals = [

@@ -250,7 +250,8 @@ def test_edf_of_a_broken_second_is_padded(tmp_path) -> None:
     assert raw.n_times == 21 * 200
 
 
-def test_edf_into_a_missing_folder_is_one_sentence(tmp_path) -> None:
+def test_edf_where_a_file_stands_for_a_folder_is_one_sentence(tmp_path) -> None:
+    (tmp_path / "no").write_text("x")
     with pytest.raises(InputError, match="cannot be written"):
         write_edf(simulate_eeg(1, duration_seconds=10), tmp_path / "no" / "a.edf")
 
@@ -274,7 +275,7 @@ def test_corpus_is_a_manifest_with_the_truth(tmp_path) -> None:
 
 def test_corpus_into_a_file_is_refused(tmp_path) -> None:
     (tmp_path / "c").write_text("x")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be written"):
         simulate_corpus(1, 0, tmp_path / "c")
 
 

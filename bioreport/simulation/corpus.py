@@ -1,6 +1,7 @@
 """Simulated recordings as files: EDF without any patient data, and a manifest with the truth."""
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import edfio
 import numpy as np
 from tqdm import tqdm
 
-from bioreport.errors import InputError
+from bioreport.files import write_atomically
 
 if TYPE_CHECKING:
     from bioreport.simulate import Simulation
@@ -53,17 +54,9 @@ def write_edf(simulation: "Simulation", path: str | os.PathLike[str]) -> None:
             )
         )
     edf = edfio.Edf(signals, data_record_duration=record)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            edf.write(file)
-        temporary.replace(target)
-    except OSError as error:
-        raise InputError(
-            target, f"cannot be written ({error.strerror})", "give a folder with space and write permission"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    edf.write(content)
+    write_atomically(target, content.getvalue())
 
 
 def split_of(patient: str) -> str:
@@ -132,12 +125,6 @@ def simulate_corpus(
     from bioreport.simulate import simulate_eeg
 
     folder = Path(directory)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            folder, f"cannot be made ({error.strerror})", "give a folder that can be written to"
-        ) from error
     lines = []
     for i in tqdm(range(count), desc="simulate", unit="recording", disable=not progress):
         simulation = simulate_eeg(seed * 1_000_003 + i, duration_seconds=duration_seconds)
@@ -148,15 +135,6 @@ def simulate_corpus(
             entry["split"] = split
         lines.append(json.dumps(entry, ensure_ascii=False))
     manifest = folder / "manifest.jsonl"
-    temporary = manifest.with_name(f".manifest.{os.getpid()}.part")
-    try:
-        temporary.write_text("\n".join(lines) + "\n" * bool(lines), encoding="utf-8")
-        temporary.replace(manifest)
-    except OSError as error:
-        raise InputError(
-            manifest, f"cannot be written ({error.strerror})", "give a folder with space and write permission"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(manifest, "\n".join(lines) + "\n" * bool(lines))
     log.info("%d recordings in %s", count, folder)
     return manifest
