@@ -41,21 +41,21 @@ _SPINDLES = re.compile(r"spindle|sigma", re.IGNORECASE)
 # nominal bands: a definition, not a measurement
 _BANDS = {"delta": (0.5, 4), "theta": (4, 8), "alpha": (8, 13), "beta": (13, 30), "gamma": (30, 80)}
 
-FREQUENCY_TOLERANCE = 0.25  # Hz; a number this near is the measured one, rounded
-AMPLITUDE_TOLERANCE = 0.15  # of the measured amplitude: readers round to 5 or 10 µV
-PERCENT_TOLERANCE = 10.0
 SECONDS_TOLERANCE = 1.0
+# the widest range that still says something of this recording
+WIDEST = {"Hz": 2.0, "µV": 40.0, "%": 40.0}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A number with its unit: text[start:end], one value or a range."""
+    """A number with its unit: text[start:end], one value or a range; `step` is what it was rounded to."""
 
     start: int
     end: int
     low: float
     high: float
     unit: str
+    step: float
 
 
 def claims_in(sentence: str) -> list[Claim]:
@@ -67,8 +67,21 @@ def claims_in(sentence: str) -> list[Claim]:
         unit = next(name for i, (name, _) in enumerate(_UNITS) if match.group(f"u{i}"))
         low = _value(match["low"])
         high = low if match["high"] is None else _value(match["high"])
-        found.append(Claim(match.start(), match.end(), min(low, high), max(low, high), unit))
+        found.append(
+            Claim(match.start(), match.end(), min(low, high), max(low, high), unit, _step(match, unit))
+        )
     return found
+
+
+def _step(match: re.Match[str], unit: str) -> float:
+    numbers = [match["low"], *([match["high"]] if match["high"] else [])]
+    decimals = max(len(re.split("[.,]", number)[1]) if re.search("[.,]", number) else 0 for number in numbers)
+    if decimals == 0 and unit in ("µV", "%"):
+        # readers write amplitudes and percentages in fives and tens
+        for step in (10.0, 5.0):
+            if all(_value(number) % step == 0 for number in numbers):
+                return step
+    return 10.0**-decimals
 
 
 def _value(text: str) -> float:
@@ -127,14 +140,9 @@ def _supported(
 
 
 def _agrees(claim: Claim, value: float) -> bool:
-    tolerance = {
-        "Hz": FREQUENCY_TOLERANCE,
-        "µV": max(5.0, AMPLITUDE_TOLERANCE * value),
-        "%": PERCENT_TOLERANCE,
-    }[claim.unit]
-    # a range as wide as "8-13 Hz" says nothing of this recording and cannot be right about it
-    narrow = claim.high - claim.low <= 8 * tolerance
-    return narrow and claim.low - tolerance <= value <= claim.high + tolerance
+    half = claim.step / 2 + 1e-6
+    narrow = claim.high - claim.low <= WIDEST[claim.unit]
+    return narrow and claim.low - half <= value <= claim.high + half
 
 
 def _values(unit: str, sentence: str, measurements: Sequence[Mapping[str, Any]]) -> list[float | None]:

@@ -13,6 +13,7 @@ from bioreport.claims import support
 from bioreport.findings import BY_NAME, region_of
 
 UNASSESSABLE = "Not assessable from this recording."
+UNREMARKABLE = "No abnormality was found."
 ABNORMAL = (
     "posterior_asymmetry",
     "generalized_slowing",
@@ -124,6 +125,10 @@ def ground(
             kept.append(supported)
         grounded[name] = " ".join(kept)
     _state_missing(grounded, findings, known, warnings)
+    verdict = sections.get(_IMPRESSION, "")
+    if _ABNORMAL.search(verdict) and not any(state.get(name, True) for name in ABNORMAL):
+        # the verdict was withheld above; an impression without one would leave the reader guessing
+        grounded[_IMPRESSION] = f"{UNREMARKABLE} {grounded[_IMPRESSION]}".strip()
     for name, text in grounded.items():
         if not text:
             grounded[name] = _plain(name, state)
@@ -240,7 +245,7 @@ def _plain(section: str, state: Mapping[str, bool]) -> str:
     """Text of a section in which nothing was left: what was looked for and not found, if anything was."""
     if section == _IMPRESSION:
         if all(name in state and not state[name] for name in ABNORMAL):
-            return "No abnormality was found."
+            return UNREMARKABLE
         return UNASSESSABLE
     absent = [name for name, homes in _HOME.items() if section in homes[:2] and state.get(name) is False]
     if section == _BACKGROUND and state.get("posterior_dominant_rhythm") is False:

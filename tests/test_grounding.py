@@ -4,7 +4,7 @@ import pytest
 
 from bioreport.claims import claims_in, support
 from bioreport.findings import BY_NAME, EEG_NAMES
-from bioreport.grounding import UNASSESSABLE, finding_sentence, ground, split_sentences
+from bioreport.grounding import UNASSESSABLE, UNREMARKABLE, finding_sentence, ground, split_sentences
 from bioreport.lexicon import read_findings
 
 RHYTHM = {
@@ -202,3 +202,24 @@ def test_any_text_ends_up_saying_what_was_found():
         for entry in truth.findings:
             assert bool(read[entry["name"]]) is entry["present"], (i, BY_NAME[entry["name"]].label)
         assert all(foreign.values())
+
+
+def test_an_impression_whose_verdict_was_withheld_gets_a_plain_one():
+    text = {
+        "IMPRESSION/INTERPRETATION": "This is an abnormal EEG due to focal slowing. No seizures were seen."
+    }
+    grounded, warnings = ground(text, findings(), NOTHING)
+    assert grounded["IMPRESSION/INTERPRETATION"] == f"{UNREMARKABLE} No seizures were seen."
+    assert len(warnings) == 1
+    assert not any(read_findings(UNREMARKABLE).values())
+
+
+@pytest.mark.parametrize(("written", "kept"), [("9.4", True), ("9.5", False), ("9", True), ("10", False)])
+def test_a_number_is_the_measured_one_to_the_digits_it_is_written_with(written, kept):
+    text = f"The posterior dominant rhythm is {written} Hz."
+    grounded, warnings = ground(
+        {"BACKGROUND ACTIVITY": text}, findings("posterior_dominant_rhythm"), MEASURED
+    )
+    assert (grounded["BACKGROUND ACTIVITY"] == text) == kept
+    assert "9.4 Hz" in grounded["BACKGROUND ACTIVITY"] or kept
+    assert bool(warnings) != kept

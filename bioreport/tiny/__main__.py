@@ -35,6 +35,8 @@ PROJECTOR = {"queries": 16}
 # the corpus the projector learns on; `simulate_corpus` seeds from here on are for evaluation
 PROJECTOR_SEED = 900_000_000
 VALIDATION_RECORDINGS = 400
+# learning rates of the language model's rounds: copying numbers comes last
+LANGUAGE_RATES = (2e-3, 1e-3)
 
 
 def main() -> None:
@@ -58,18 +60,7 @@ def main() -> None:
     model = train_encoder(shards, work / "encoder.pt", steps=options.encoder_steps)
     head = calibrated_head(model, held_back, work / "thresholds.json")
 
-    llm_folder = work / "llm"
-    if not (llm_folder / "config.json").exists():
-        rng = np.random.default_rng(0)
-        tokenizer = train_tokenizer(" ".join(draw_text(rng)) for _ in range(20_000))
-        torch.manual_seed(0)
-        llm = build_llm(tokenizer)
-        losses = train_llm(llm, tokenizer, steps=options.language_steps)
-        log.info("language model: last loss %.4f", losses[-1])
-        llm.bfloat16().save_pretrained(llm_folder)
-        tokenizer.save_pretrained(llm_folder)
-    AutoModelForCausalLM.from_pretrained(llm_folder)
-    AutoTokenizer.from_pretrained(llm_folder)
+    llm_folder = language_model(work, options.language_steps)
 
     corpus = work / "projector-corpus"
     if not (corpus / "manifest.jsonl").exists():
@@ -100,6 +91,28 @@ def main() -> None:
     f1 = json.loads((work / "thresholds.json").read_text())["f1"]
     readme = card(f1, options.recordings, options.projector_recordings, VALIDATION_RECORDINGS)
     log.info("%s", save_bundle(trained(result.bundle), options.output, embed_llm=True, readme=readme))
+
+
+def language_model(work: Path, steps: int) -> Path:
+    """Train the language model in rounds of `steps`, each from the one before; the folder of the last."""
+    folder = work / "llm"
+    for number, lr in enumerate(LANGUAGE_RATES):
+        before, folder = folder, work / f"llm-{number}"
+        if (folder / "config.json").exists():
+            continue
+        if number == 0:
+            rng = np.random.default_rng(0)
+            tokenizer = train_tokenizer(" ".join(draw_text(rng)) for _ in range(20_000))
+            torch.manual_seed(0)
+            llm = build_llm(tokenizer)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(before)
+            llm = AutoModelForCausalLM.from_pretrained(before, dtype=torch.float32)
+        losses = train_llm(llm, tokenizer, steps=steps, lr=lr, seed=number)
+        log.info("language model, round %d: loss %.4f", number, float(np.mean(losses[-100:])))
+        llm.bfloat16().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
 
 
 def calibrated_head(model: EpochClassifier, held_back: list[Path], report: Path) -> FindingsHead:
