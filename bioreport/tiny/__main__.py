@@ -8,6 +8,7 @@ import argparse
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,9 +103,9 @@ def language_model(work: Path, steps: int) -> Path:
             continue
         if number == 0:
             rng = np.random.default_rng(0)
-            tokenizer = train_tokenizer(" ".join(draw_text(rng)) for _ in range(20_000))
+            tokenizer: Any = train_tokenizer(" ".join(draw_text(rng)) for _ in range(20_000))
             torch.manual_seed(0)
-            llm = build_llm(tokenizer)
+            llm: Any = build_llm(tokenizer)
         else:
             tokenizer = AutoTokenizer.from_pretrained(before)
             llm = AutoModelForCausalLM.from_pretrained(before, dtype=torch.float32)
