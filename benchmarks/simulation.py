@@ -44,7 +44,7 @@ def main() -> None:
         metrics = evaluate(corpus / "manifest.jsonl", reports)
         changed = [
             sum(
-                "withheld" in warning or "added from the findings" in warning
+                any(words in warning for words in ("withheld", "was replaced by", "added from the findings"))
                 for warning in json.loads(path.read_text())["warnings"]
             )
             for path in reports.glob("*.json")
