@@ -149,7 +149,7 @@ def read_evidence(
             "has no usable EEG signal in any epoch",
             "give a recording in which at least one EEG channel is neither flat nor saturated for 5 s",
         )
-    measurements = measurer.result()
+    measurements = {**measurer.result(), "channel_mapping": dict(recording.mapping)}
     findings = measured_findings(measurements)
     if bundle.findings_head is not None:
         findings = (

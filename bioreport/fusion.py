@@ -28,6 +28,10 @@ TOKEN_KEYS = {
 }
 
 
+class TooLong(ValueError):
+    """What the language model would have to hold exceeds its positions."""
+
+
 @dataclass
 class FusedInputs:
     """Embeddings of a batch of prompts with their signals.
@@ -297,7 +301,7 @@ class PrefixFusion(nn.Module):
     def _check_length(self, length: int) -> None:
         limit = self.max_positions
         if limit is not None and length > limit:
-            raise ValueError(
+            raise TooLong(
                 f"prompt, signal and response take {length} positions and the language model has {limit}; "
                 "shorten the history or the sections, or use a projector with fewer tokens"
             )

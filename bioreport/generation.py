@@ -16,17 +16,13 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from bioreport.fusion import FusedInputs, PrefixFusion
+from bioreport.fusion import FusedInputs, PrefixFusion, TooLong
 from bioreport.prompts import PLAIN, Layout, one_line
 from bioreport.vocabulary import read_vocabulary
 
 # a full stop behind these ends no sentence
 _ABBREVIATIONS = ("e.g.", "i.e.", "approx.", "vs.", "ca.", "cf.", "resp.", "Dr.")
 _SENTENCE_END = re.compile(r"[.!?][)\]\"']*(?=\s|$)")
-
-
-class TooLong(ValueError):
-    """The prompt and the sections asked for exceed the language model's positions."""
 
 
 def generate_sections(

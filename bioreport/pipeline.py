@@ -11,7 +11,8 @@ import torch
 from bioreport.bundle import Bundle, load_bundle
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence, read_evidence
-from bioreport.generation import TooLong, generate_sections
+from bioreport.fusion import TooLong
+from bioreport.generation import generate_sections
 from bioreport.grounding import ground
 from bioreport.prompts import DEFAULT_SECTIONS, SECTIONS, build_prompt, layout_for
 from bioreport.recording import Recording, open_recording
@@ -97,7 +98,10 @@ class ReportPipeline:
         InputError
             Where the bundle or its LLM is missing or does not fit.
         """
-        return cls(load_bundle(name_or_dir, llm=llm, device=device, dtype=dtype))
+        bundle = load_bundle(name_or_dir, llm=llm, device=device, dtype=dtype)
+        # loads the LLM: one that is missing or does not fit is told before any signal is read
+        _ = bundle.fusion
+        return cls(bundle)
 
     def __call__(
         self,
@@ -196,13 +200,13 @@ class ReportPipeline:
             for group, history in zip(evidence, histories, strict=True)
         ]
         batch = Stages()
-        with batch("project"), torch.inference_mode():
-            sessions = [
-                [e.tokens.to(self.bundle.device) for e in group] if signal == "tokens" else []
-                for group in evidence
-            ]
-            fused = self.bundle.fusion.embed(prompts, sessions)
         try:
+            with batch("project"), torch.inference_mode():
+                sessions = [
+                    [e.tokens.to(self.bundle.device) for e in group] if signal == "tokens" else []
+                    for group in evidence
+                ]
+                fused = self.bundle.fusion.embed(prompts, sessions)
             with batch("generate"):
                 texts = generate_sections(
                     self.bundle.fusion,

@@ -72,6 +72,7 @@ def test_json_holds_what_design_promises(short_edf: Path, capsys: pytest.Capture
     assert report["duration_seconds"] == pytest.approx(30)
     keys = {"name", "present", "value", "unit", "channels", "start_seconds", "end_seconds", "source"}
     assert all(set(finding) == keys for finding in report["findings"])
+    assert "O1" in report["measurements"]["channel_mapping"].values()
     assert captured.err == ""
 
 
