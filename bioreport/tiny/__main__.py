@@ -8,11 +8,9 @@ import argparse
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bioreport.bundle import Bundle, save_bundle
 from bioreport.heads import FindingsHead
@@ -28,16 +26,15 @@ from bioreport.tiny.corpus import (
 )
 from bioreport.tiny.encoder import POOL_EPOCHS, SIZES, EpochClassifier, calibrate, score, train_encoder
 from bioreport.tiny.language import build_llm, draw_text, train_llm, train_tokenizer
+from bioreport.tiny.reports import agreeing_manifest
 from bioreport.train import train
 
 log = logging.getLogger("bioreport.tiny")
 DISCLAIMER = "Written by bioreport-tiny, a small model trained on simulated recordings only."
 PROJECTOR = {"queries": 16}
-# the corpus the projector learns on; `simulate_corpus` seeds from here on are for evaluation
+# seed of the corpus the projector learns on; evaluate on any other
 PROJECTOR_SEED = 900_000_000
 VALIDATION_RECORDINGS = 400
-# learning rates of the language model's rounds: copying numbers comes last
-LANGUAGE_RATES = (2e-3, 1e-3)
 
 
 def main() -> None:
@@ -50,7 +47,7 @@ def main() -> None:
     parser.add_argument("--encoder-steps", type=int, default=5500)
     parser.add_argument("--language-steps", type=int, default=2000)
     parser.add_argument("--projector-recordings", type=int, default=800)
-    parser.add_argument("--projector-steps", type=int, default=800)
+    parser.add_argument("--projector-steps", type=int, default=700)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     work = options.work or options.output.with_name(options.output.name + ".work")
@@ -61,7 +58,7 @@ def main() -> None:
     model = train_encoder(shards, work / "encoder.pt", steps=options.encoder_steps)
     head = calibrated_head(model, held_back, work / "thresholds.json")
 
-    llm_folder = language_model(work, options.language_steps)
+    llm_folder = language_model(work / "llm", options.language_steps)
 
     corpus = work / "projector-corpus"
     if not (corpus / "manifest.jsonl").exists():
@@ -76,8 +73,11 @@ def main() -> None:
         prompt_style="compact",
         disclaimer=DISCLAIMER,
     )
+    manifest = agreeing_manifest(
+        corpus / "manifest.jsonl", bundle, work / "bundle.training" / "tokens", corpus / "agreeing.jsonl"
+    )
     result = train(
-        corpus / "manifest.jsonl",
+        manifest,
         out=work / "bundle",
         encoder_bundle=bundle,
         projector="sequence-perceiver",
@@ -94,23 +94,15 @@ def main() -> None:
     log.info("%s", save_bundle(trained(result.bundle), options.output, embed_llm=True, readme=readme))
 
 
-def language_model(work: Path, steps: int) -> Path:
-    """Train the language model in rounds of `steps`, each from the one before; the folder of the last."""
-    folder = work / "llm"
-    for number, lr in enumerate(LANGUAGE_RATES):
-        before, folder = folder, work / f"llm-{number}"
-        if (folder / "config.json").exists():
-            continue
-        if number == 0:
-            rng = np.random.default_rng(0)
-            tokenizer: Any = train_tokenizer(" ".join(draw_text(rng)) for _ in range(20_000))
-            torch.manual_seed(0)
-            llm: Any = build_llm(tokenizer)
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(before)
-            llm = AutoModelForCausalLM.from_pretrained(before, dtype=torch.float32)
-        losses = train_llm(llm, tokenizer, steps=steps, lr=lr, seed=number)
-        log.info("language model, round %d: loss %.4f", number, float(np.mean(losses[-100:])))
+def language_model(folder: Path, steps: int) -> Path:
+    """Train the language model and its tokenizer, unless they are there."""
+    if not (folder / "config.json").exists():
+        rng = np.random.default_rng(0)
+        tokenizer = train_tokenizer(" ".join(draw_text(rng)) for _ in range(20_000))
+        torch.manual_seed(0)
+        llm = build_llm(tokenizer)
+        losses = train_llm(llm, tokenizer, steps=steps)
+        log.info("language model: loss %.4f", float(np.mean(losses[-100:])))
         llm.bfloat16().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return folder

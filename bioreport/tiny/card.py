@@ -12,7 +12,7 @@ Drafts EEG reports. **Trained on simulated recordings only; not for clinical use
 - **What it was trained on.** {recordings} simulated recordings of 30-180 s for the encoder, texts drawn
   without a signal for the language model, {projector_recordings} simulated recordings for the projector,
   the language model then being frozen. No patient's data took part. `python -m bioreport.tiny -o DIR`
-  repeats it from its seeds.
+  is the recipe.
 - **What it finds.** {findings}. Posterior rhythm, its asymmetry, mains noise and bad electrodes are
   measured on the signal instead.
 - **Limits.** It knows nothing that the simulator does not draw: no periodic discharges, no photic driving,
