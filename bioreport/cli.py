@@ -61,11 +61,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     generate.add_argument(
         "--temperature",
-        type=float,
+        type=_temperature,
         metavar="T",
         help="sample at T instead of the greedy text (with --seed alone: 0.7)",
     )
-    generate.add_argument("--seed", type=int, metavar="N", help="seed for sampling")
+    generate.add_argument("--seed", type=_seed, metavar="N", help="seed for sampling")
     _verbosity(generate)
 
     encode = commands.add_parser("encode", help="turn a manifest's recordings into tokens, once")
@@ -90,10 +90,10 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     train.add_argument("--epochs", type=_positive, default=10)
     train.add_argument("--batch-size", type=_positive, default=4)
-    train.add_argument("--lr", type=float, default=1e-4)
+    train.add_argument("--lr", type=_rate, default=1e-4)
     train.add_argument("--max-steps", type=_positive)
     train.add_argument("--save-every", type=_positive, default=100, metavar="STEPS")
-    train.add_argument("--seed", type=int, default=5)
+    train.add_argument("--seed", type=_seed, default=5)
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     train.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     train.add_argument(
@@ -112,8 +112,8 @@ def build_parser() -> argparse.ArgumentParser:
     simulate = commands.add_parser("simulate", help="write simulated recordings with their truth")
     simulate.add_argument("modality", choices=("eeg",))
     simulate.add_argument("--count", type=_positive, default=10)
-    simulate.add_argument("--seed", type=int, default=0)
-    simulate.add_argument("--duration", type=float, metavar="SECONDS", help="of each; default: varied")
+    simulate.add_argument("--seed", type=_seed, default=0)
+    simulate.add_argument("--duration", type=_duration, metavar="SECONDS", help="of each; default: varied")
     simulate.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     _verbosity(simulate)
 
@@ -151,6 +151,36 @@ def _positive(text: str) -> int:
     return number
 
 
+def _seed(text: str) -> int:
+    number = int(text)
+    # what every generator of random numbers takes
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError("must be from 0 to 4294967295")
+    return number
+
+
+def _temperature(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError("must be from 0 to 100")
+    return number
+
+
+def _duration(text: str) -> float:
+    number = float(text)
+    # a shorter one cannot show its findings, and a simulated recording is held in memory as a whole
+    if not 10 <= number <= 86_400:
+        raise argparse.ArgumentTypeError("must be from 10 to 86400")
+    return number
+
+
+def _rate(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return number
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     parser = build_parser()
@@ -159,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         code = getattr(commands, options.command)(options, parser)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except InputError as error:
         print(f"bioreport: {error}", file=sys.stderr)

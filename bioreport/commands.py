@@ -52,6 +52,8 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
             if given.strip().casefold() not in by_fold:
                 parser.error(f"unknown section {given.strip()!r}; known are: {', '.join(SECTIONS)}")
             sections.append(by_fold[given.strip().casefold()])
+            if sections.count(sections[-1]) > 1:
+                parser.error(f"section {sections[-1]} is asked for twice")
     groups: list[tuple[Path, ...]] = (
         [tuple(options.files)] if options.together else [(f,) for f in options.files]
     )
@@ -142,6 +144,8 @@ def _deliver(
 ) -> None:
     text = report.render(form)
     if target is None:
+        if sys.stdout is None:  # closed before we began
+            raise InputError("standard output", "is closed", "leave it open or name a file with -o")
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
@@ -164,8 +168,11 @@ def _history(given: str | None) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no UTF-8 text"
         raise InputError(
-            path, "cannot be read as a UTF-8 text", "give a readable text file after --history @"
+            path,
+            f"cannot be read as a history ({reason.lower()})",
+            "give a UTF-8 text file after --history @",
         ) from error
 
 

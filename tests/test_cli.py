@@ -191,10 +191,43 @@ def test_missing_history_file_and_model_are_sentences(
     short_edf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("generate", short_edf, "--history", f"@{tmp_path / 'none.txt'}") == 1
-    assert "none.txt: cannot be read" in capsys.readouterr().err
+    assert "none.txt: cannot be read as a history (no such file" in capsys.readouterr().err
     assert run("generate", short_edf, "--model", tmp_path / "no-model") == 1
     told = sentences(capsys.readouterr().err)
     assert len(told) == 1 and "no-model" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--sections", "sleep,SLEEP"), "section SLEEP is asked for twice"),
+        (("--temperature", "-1"), "must be from 0 to 100"),
+        (("--temperature", "nan"), "must be from 0 to 100"),
+        (("--seed", "-1"), "must be from 0 to 4294967295"),
+        (("--seed", str(2**70)), "must be from 0 to 4294967295"),
+    ],
+)
+def test_senseless_options_are_wrong_usage(
+    arguments: tuple[str, str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", EXAMPLE, *arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [("--duration", "5"), ("--duration", "nan"), ("--seed", "-1")])
+def test_a_senseless_simulation_is_wrong_usage(option: tuple[str, str], tmp_path: Path) -> None:
+    assert run("simulate", "eeg", "-o", tmp_path / "corpus", *option) == 2
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_a_closed_stdout_is_a_sentence(
+    short_edf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run("generate", short_edf, "-q") == 1
+    assert sentences(capsys.readouterr().err) == [
+        "bioreport: standard output: is closed; leave it open or name a file with -o."
+    ]
 
 
 def test_a_history_beyond_the_context_is_a_sentence(
