@@ -62,6 +62,8 @@ def load_llm(
             "is not a folder of a language model",
             "name a folder that save_pretrained wrote, or a Hub id",
         )
+    if not local and not _on_hub(name):
+        raise _absent(name, local)
     options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     try:
         with _quiet():
@@ -91,6 +93,23 @@ def load_llm(
     if tokenizer.eos_token_id is None:
         raise InputError(name, "has a tokenizer without an end token", "name a model whose tokenizer has one")
     return llm.to(device).eval(), tokenizer
+
+
+def _on_hub(name: str) -> bool:
+    """Whether a model is in the cache or the Hub answers for it, asked once.
+
+    The Hub's own client repeats a failed request for nearly a minute and warns of each.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return True
+        get_hf_file_metadata(hf_hub_url(name, "config.json"))
+    except Exception:
+        # of whichever HTTP library the installed client uses; no answer is no model
+        return False
+    return True
 
 
 def _absent(name: str, local: bool) -> InputError:

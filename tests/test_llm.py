@@ -121,3 +121,16 @@ def test_flash_attention_absent_is_said(saved, monkeypatch):
     monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: False)
     with pytest.raises(InputError, match=r"bioreport\[flash\]"):
         load_llm(saved, attention="flash_attention_2")
+
+
+def test_a_model_that_the_hub_does_not_answer_for_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def unreachable(url: str) -> None:
+        asked.append(url)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    with pytest.raises(InputError, match="neither a folder nor a model"):
+        load_llm("nobody/nothing-here")
+    assert len(asked) == 1
