@@ -20,6 +20,8 @@ from bioreport.stages import Stages
 from bioreport.statistics import BandPowerStatistics
 from bioreport_kernels import aggregate_epochs
 
+FEW_ELECTRODES = 8  # fewer leave whole regions of the head without one
+
 
 @dataclass
 class Evidence:
@@ -162,6 +164,12 @@ def read_evidence(
             )
             + findings
         )
+    # the last epoch may reach beyond the signal
+    last = recording.segments[-1]
+    end = last.onset_seconds + (last.stop - last.start) / recording.sfreq
+    for finding in findings:
+        if finding["end_seconds"] is not None:
+            finding["end_seconds"] = min(finding["end_seconds"], round(end, 2))
     return Evidence(
         file=recording.path.name,
         duration_seconds=recording.duration_seconds,
@@ -189,6 +197,12 @@ def quality_warnings(measurements: dict[str, Any]) -> list[str]:
             sentences.append(
                 f"{', '.join(measurements[key])} {verb} {words}; read the report with that in mind."
             )
+    present = measurements["channels_present"]
+    if len(present) < FEW_ELECTRODES:
+        sentences.append(
+            f"Only {len(present)} electrode{'s' if len(present) > 1 else ''} of the montage "
+            f"{'are' if len(present) > 1 else 'is'} recorded; what lies elsewhere on the head is not seen."
+        )
     mains = measurements["mains"]
     if mains is not None and mains["channels"]:
         sentences.append(

@@ -11,6 +11,8 @@ from typing import Any
 
 from bioreport.claims import support
 from bioreport.findings import BY_NAME, region_of
+from bioreport.montage import normalise
+from bioreport.rhythm import OCCIPITAL, PARIETAL
 
 UNASSESSABLE = "Not assessable from this recording."
 UNREMARKABLE = "No abnormality was found."
@@ -49,6 +51,7 @@ _ABNORMAL = re.compile(r"\babnormal (?:\w+,? ){0,3}(?:eeg|study|recording|tracin
 
 
 _URGENT = re.compile(r"\b(?:urgent|emergent|immediate)(?:ly)?\b", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z]+\d*")
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 _LOWER = re.compile(
     r"\b(?:lower|attenuat\w+|reduced|decreased|suppressed|diminished)\b[^.;]{0,40}"
@@ -107,13 +110,19 @@ def ground(
 
     state = {finding["name"]: bool(finding["present"]) for finding in findings}
     known = list(measurements.get("recordings") or [measurements])
+    unjudged = unjudged_findings(known)
     warnings: list[str] = []
     grounded: dict[str, str] = {}
     for name, text in sections.items():
         kept = []
         for sentence in split_sentences(text):
             read = read_findings(sentence)
-            problem = _contradiction(sentence, state, read) or _wrong_side(sentence, findings, known, read)
+            problem = (
+                _contradiction(sentence, state, read)
+                or _unfounded(read, state, unjudged)
+                or _wrong_side(sentence, findings, known, read)
+                or _wrong_electrodes(sentence, findings, read)
+            )
             if problem:
                 warnings.append(f'{name}: withheld "{sentence}", {problem}.')
                 continue
@@ -126,12 +135,13 @@ def ground(
         grounded[name] = " ".join(kept)
     _state_missing(grounded, findings, known, warnings)
     verdict = sections.get(_IMPRESSION, "")
-    if _ABNORMAL.search(verdict) and not any(state.get(name, True) for name in ABNORMAL):
+    judged = len(unjudged) < len(BY_NAME)
+    if judged and _ABNORMAL.search(verdict) and not any(state.get(name, True) for name in ABNORMAL):
         # the verdict was withheld above; an impression without one would leave the reader guessing
         grounded[_IMPRESSION] = f"{UNREMARKABLE} {grounded[_IMPRESSION]}".strip()
     for name, text in grounded.items():
         if not text:
-            grounded[name] = _plain(name, state)
+            grounded[name] = _plain(name, state, unjudged)
     return grounded, warnings
 
 
@@ -151,6 +161,45 @@ def _contradiction(sentence: str, state: Mapping[str, bool], read: Mapping[str, 
     if critical and not any(state[name] for name in critical) and _URGENT.search(sentence):
         return "it calls for urgency, but no critical finding was found"
     return None
+
+
+def unjudged_findings(measurements: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Findings whose absence no recording can show: all without usable signal, the posterior rhythm's without
+    an electrode over the back of the head."""
+    if not any(measured.get("usable_seconds", 1) for measured in measurements):
+        return frozenset(BY_NAME)
+    for measured in measurements:
+        if "channels_present" not in measured:
+            return frozenset()
+        bad = {name for kind in ("flat", "saturated", "noisy") for name in measured[f"channels_{kind}"]}
+        if not bad.issuperset({*OCCIPITAL, *PARIETAL}.intersection(measured["channels_present"])):
+            return frozenset()
+    return frozenset({"posterior_dominant_rhythm", "posterior_asymmetry"})
+
+
+def _unfounded(
+    read: Mapping[str, bool | None], state: Mapping[str, bool], unjudged: frozenset[str]
+) -> str | None:
+    if len(unjudged) == len(BY_NAME):
+        # without signal a sentence may only repeat what was found nevertheless, such as the bad electrodes
+        said = any(read.get(name) and present for name, present in state.items())
+        return None if said else "hardly anything of the recording could be measured"
+    if any(read.get(name) is not None and not state.get(name) for name in unjudged):
+        return "no electrode over the back of the head could be measured"
+    return None
+
+
+def _wrong_electrodes(
+    sentence: str, findings: Sequence[Mapping[str, Any]], read: Mapping[str, bool | None]
+) -> str | None:
+    """What is wrong where the sentence lists other bad electrodes than were measured."""
+    if not read.get("bad_electrode") or sum(bool(said) for said in read.values()) > 1:
+        return None
+    bad = next((set(f.get("channels") or ()) for f in findings if f["name"] == "bad_electrode"), set())
+    named = {name for word in _WORD.findall(sentence) if (name := normalise(word)) is not None}
+    if not bad or not named or named == bad:
+        return None
+    return "these are not the bad electrodes that were measured"
 
 
 def _wrong_side(
@@ -230,6 +279,8 @@ def finding_sentence(finding: Mapping[str, Any], measurements: Sequence[Mapping[
     verb = "are" if label.endswith(("discharges", "spindles")) else "is"
     text = f"{label[0].upper()}{label[1:]} {verb} present"
     channels = list(finding.get("channels") or [])
+    if name == "bad_electrode" and len(channels) > 1:
+        text = "Bad electrodes are present"
     if name in ("bad_electrode", "electrode_artifact") and channels:
         text += f" at {', '.join(channels)}"
     elif name in LOCATED and channels:
@@ -241,14 +292,17 @@ def finding_sentence(finding: Mapping[str, Any], measurements: Sequence[Mapping[
     return text + "."
 
 
-def _plain(section: str, state: Mapping[str, bool]) -> str:
+def _plain(section: str, state: Mapping[str, bool], unjudged: frozenset[str]) -> str:
     """Text of a section in which nothing was left: what was looked for and not found, if anything was."""
+    if len(unjudged) == len(BY_NAME):
+        return UNASSESSABLE
     if section == _IMPRESSION:
         if all(name in state and not state[name] for name in ABNORMAL):
             return UNREMARKABLE
         return UNASSESSABLE
     absent = [name for name, homes in _HOME.items() if section in homes[:2] and state.get(name) is False]
-    if section == _BACKGROUND and state.get("posterior_dominant_rhythm") is False:
+    rhythm = "posterior_dominant_rhythm"
+    if section == _BACKGROUND and state.get(rhythm) is False and rhythm not in unjudged:
         return "No posterior dominant rhythm was found."
     if not absent or section in (_BACKGROUND, _DESCRIPTION):
         return UNASSESSABLE

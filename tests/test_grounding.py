@@ -223,3 +223,43 @@ def test_a_number_is_the_measured_one_to_the_digits_it_is_written_with(written, 
     assert (grounded["BACKGROUND ACTIVITY"] == text) == kept
     assert "9.4 Hz" in grounded["BACKGROUND ACTIVITY"] or kept
     assert bool(warnings) != kept
+
+
+def test_absence_of_the_posterior_rhythm_needs_an_electrode_over_the_back_of_the_head():
+    seen = {"channels_flat": ["O1", "P3"], "channels_saturated": [], "channels_noisy": []}
+    text = {"BACKGROUND ACTIVITY": "There is no posterior dominant rhythm. No slowing was seen."}
+    without = {**NOTHING, **seen, "channels_present": ["Fp1", "C3", "P3", "O1"]}
+    grounded, warnings = ground(text, findings(), without)
+    assert grounded["BACKGROUND ACTIVITY"] == "No slowing was seen."
+    assert len(warnings) == 1 and "no electrode over the back of the head could be measured" in warnings[0]
+    alone = {"BACKGROUND ACTIVITY": "There is no posterior dominant rhythm."}
+    assert ground(alone, findings(), without)[0]["BACKGROUND ACTIVITY"] == UNASSESSABLE
+    back = {**NOTHING, **seen, "channels_present": ["Fp1", "P3", "O1", "O2"]}
+    assert ground(text, findings(), back) == (text, [])
+    assert ground(text, findings(), {"recordings": [without, back]}) == (text, [])
+
+
+def test_nothing_is_denied_of_a_recording_without_usable_signal():
+    text = {
+        "BACKGROUND ACTIVITY": "There is no posterior dominant rhythm. Bad electrodes were found at F3.",
+        "EVENTS/SEIZURES": "No seizures were seen.",
+        "IMPRESSION/INTERPRETATION": "No definite abnormality was found.",
+    }
+    found = findings("bad_electrode", bad_electrode={"channels": ["F3"]})
+    grounded, warnings = ground(text, found, {**NOTHING, "usable_seconds": 0.0})
+    assert grounded == {
+        "BACKGROUND ACTIVITY": "Bad electrodes were found at F3.",
+        "EVENTS/SEIZURES": UNASSESSABLE,
+        "IMPRESSION/INTERPRETATION": UNASSESSABLE,
+    }
+    assert len(warnings) == 3
+
+
+def test_bad_electrodes_are_those_measured():
+    found = findings("bad_electrode", bad_electrode={"channels": ["O1", "T6"]})
+    right = {"BACKGROUND ACTIVITY": "Bad electrodes were found at P8 and O1."}
+    assert ground(right, found, NOTHING) == (right, [])
+    wrong = {"BACKGROUND ACTIVITY": "Bad electrodes were found at O1 and T3."}
+    grounded, warnings = ground(wrong, found, NOTHING)
+    assert grounded["BACKGROUND ACTIVITY"] == "Bad electrodes are present at O1, T6."
+    assert "these are not the bad electrodes that were measured" in warnings[0]

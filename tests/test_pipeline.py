@@ -107,3 +107,14 @@ def test_a_path_and_an_open_recording_give_the_same_report(pipeline: ReportPipel
     from_memory = pipeline(open_recording(path))
     assert isinstance(from_file, Report) and isinstance(from_memory, Report)
     assert from_file.sections == from_memory.sections
+
+
+def test_no_finding_ends_after_the_recording_and_few_electrodes_are_told(pipeline: ReportPipeline) -> None:
+    full = recording(3, 16, present=["electrode_artifact", "drowsiness"])
+    names = full.names[:3]
+    few = Recording.from_array(full.read(0, full.n_samples)[:3], full.sfreq, names)
+    report = pipeline(few)
+    assert isinstance(report, Report)
+    ends = [entry["end_seconds"] for entry in report.findings if entry["end_seconds"] is not None]
+    assert all(end <= 16 for end in ends)
+    assert any(warning.startswith("Only 3 electrodes of the montage") for warning in report.warnings)
