@@ -247,7 +247,9 @@ def test_header_names_reach_no_output(tmp_path: Path, capsys: pytest.CaptureFixt
         for row, label in zip(np.clip(simulation.data, -3000, 3000), simulation.labels, strict=True)
     ]
     patient = edfio.Patient(code="MCH-0234567", sex="F", name="Haagse_Harry")
-    recording = edfio.Recording(hospital_administration_code="PSG-1234/2002", investigator_code="NN_Doctor")
+    recording = edfio.Recording(
+        hospital_administration_code="PSG-1234/2002", investigator_technician_code="NN_Doctor"
+    )
     path = tmp_path / "visit.edf"
     edfio.Edf(signals, patient=patient, recording=recording).write(path)
     for form in ("md", "json", "html"):
