@@ -1,6 +1,7 @@
 """Shared fixtures: where the reference numbers and the real recordings lie."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,14 @@ def shared() -> Path:
     if not (SHARED / "fixtures").is_dir():
         pytest.skip("reference material absent: set BIOREPORT_SHARED to the folder with fixtures/ and data/")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def reference_file(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Path of a file of published numbers: small ones lie in `tests/fixtures/`, the others in `shared`."""
+
+    def find(name: str) -> Path:
+        here = REPOSITORY / "tests" / "fixtures" / name
+        return here if here.exists() else request.getfixturevalue("shared") / "fixtures" / name
+
+    return find

@@ -1,5 +1,6 @@
 """CBraMod: the published numbers, masks that hide completely, and training through it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,8 +77,8 @@ class Plain(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def published(shared: Path) -> tuple[CBraMod, dict[str, Tensor]]:
-    tensors = load_file(shared / "fixtures" / "celm_cbramod.safetensors")
+def published(reference_file: Callable[[str], Path]) -> tuple[CBraMod, dict[str, Tensor]]:
+    tensors = load_file(reference_file("celm_cbramod.safetensors"))
     model = CBraMod(compat="celm").eval()
     model.load_state_dict(
         {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}

@@ -70,8 +70,8 @@ class ByteTokenizer:
 
 
 @pytest.fixture(scope="module")
-def published(shared):
-    return load_file(shared / "fixtures" / "celm_fusion_qwen3.safetensors")
+def published(reference_file):
+    return load_file(reference_file("celm_fusion_qwen3.safetensors"))
 
 
 @pytest.fixture(scope="module")

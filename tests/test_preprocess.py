@@ -1,7 +1,7 @@
 """Epochs: equal to the published chain, independent of the pieces, honest about what is missing."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,14 +74,16 @@ def open_stream(recording: object, **options: object) -> EpochStream:
 
 @pytest.mark.parametrize("chunk_seconds", [1, 7, 60, 1e6])
 @pytest.mark.parametrize("name", ["celm_pre", "celm_pre_missing"])
-def test_equals_the_published_chain(shared: Path, tmp_path: Path, name: str, chunk_seconds: float) -> None:
+def test_equals_the_published_chain(
+    reference_file: Callable[[str], Path], tmp_path: Path, name: str, chunk_seconds: float
+) -> None:
     from bioreport.recording import open_recording
 
-    source = shutil.copy(shared / "fixtures" / f"{name}.edf", tmp_path / "sub-1_eeg.edf")
+    source = shutil.copy(reference_file(f"{name}.edf"), tmp_path / "sub-1_eeg.edf")
     if name == "celm_pre_missing":
         rows = ["name\ttype\tunits\tstatus", "T5\tEEG\tuV\tbad", "Cz\tEEG\tuV\tgood"]
         (tmp_path / "sub-1_channels.tsv").write_text("\n".join(rows) + "\n")
-    expected = load_file(shared / "fixtures" / f"{name}.safetensors")["out/segments_volts"] * 1e6
+    expected = load_file(reference_file(f"{name}.safetensors"))["out/segments_volts"] * 1e6
     result = epochs(open_recording(source), line_frequency=60.0, chunk_seconds=chunk_seconds)
     present = expected.any(axis=(0, 2))
     np.testing.assert_array_equal(result.channel_mask.all(axis=0), present)

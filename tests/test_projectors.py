@@ -1,6 +1,7 @@
 """Projectors: the published numbers, masks, one-epoch and very long recordings."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,10 @@ def draw(*shape: int, seed: int = 1) -> Tensor:
 
 
 @pytest.fixture(params=list(FIXTURES))
-def published(request: pytest.FixtureRequest, shared: Path) -> tuple[str, dict[str, Tensor]]:
-    return request.param, load_file(shared / "fixtures" / f"{FIXTURES[request.param]}.safetensors")
+def published(
+    request: pytest.FixtureRequest, reference_file: Callable[[str], Path]
+) -> tuple[str, dict[str, Tensor]]:
+    return request.param, load_file(reference_file(f"{FIXTURES[request.param]}.safetensors"))
 
 
 def state_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -60,8 +63,8 @@ def test_published_numbers(published: tuple[str, dict[str, Tensor]]) -> None:
 
 
 @torch.inference_mode()
-def test_published_transformer_alone(shared: Path) -> None:
-    tensors = load_file(shared / "fixtures" / "celm_projector_sequence_linear.safetensors")
+def test_published_transformer_alone(reference_file: Callable[[str], Path]) -> None:
+    tensors = load_file(reference_file("celm_projector_sequence_linear.safetensors"))
     projector = build_projector("sequence", 200, 64).eval()
     projector.load_state_dict(state_of(tensors))
     rows = tensors["in/x37"] + sinusoid(37, 200)

@@ -1,5 +1,6 @@
 """Modules from state dicts under the published names."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,8 @@ def test_it_is_a_public_name() -> None:
     assert bioreport.published is published
 
 
-def test_cbramod_of_the_fixture(shared: Path) -> None:
-    tensors = load_file(shared / "fixtures" / "celm_cbramod.safetensors")
+def test_cbramod_of_the_fixture(reference_file: Callable[[str], Path]) -> None:
+    tensors = load_file(reference_file("celm_cbramod.safetensors"))
     state = {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}
     model = published.cbramod(state, compat="celm")
     assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
@@ -45,8 +46,8 @@ def test_cbramod_of_the_fixture(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FIXTURES)
-def test_projectors_of_the_fixtures(name: str, shared: Path) -> None:
-    tensors = load_file(shared / "fixtures" / f"{FIXTURES[name]}.safetensors")
+def test_projectors_of_the_fixtures(name: str, reference_file: Callable[[str], Path]) -> None:
+    tensors = load_file(reference_file(f"{FIXTURES[name]}.safetensors"))
     state = {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}
     if "sequence" in name:
         state["pos_enc.pe"] = torch.zeros(1, 12_000, 200)

@@ -1,5 +1,6 @@
 """Band powers: CELM's numbers, bounded memory, and a text that says what it holds."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,8 @@ SPEC = SimpleNamespace(channels=("C3", "O1", "Fz"), sfreq=200.0, epoch_seconds=1
 
 
 @pytest.fixture(scope="module")
-def published(shared: Path) -> dict[str, np.ndarray]:
-    return load_file(shared / "fixtures" / "celm_statistics.safetensors")
+def published(reference_file: Callable[[str], Path]) -> dict[str, np.ndarray]:
+    return load_file(reference_file("celm_statistics.safetensors"))
 
 
 @pytest.mark.parametrize("scale", ["volts", "uv"])
