@@ -95,7 +95,9 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
         waiting.clear()
         return lost
 
-    bar = tqdm(groups, disable=options.quiet or len(groups) == 1, unit="report", file=sys.stderr)
+    # None: shown on a terminal, kept out of a log
+    hidden = True if options.quiet or len(groups) == 1 else None
+    bar = tqdm(groups, disable=hidden, unit="report", file=sys.stderr)
     for group, target in zip(bar, targets, strict=True):
         stages = Stages()
         try:

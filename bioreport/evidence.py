@@ -149,7 +149,8 @@ def read_evidence(
         raise InputError(
             recording.path,
             "has no usable EEG signal in any epoch",
-            "give a recording in which at least one EEG channel is neither flat nor saturated for 5 s",
+            "give a recording in which at least one EEG channel is neither flat nor saturated for 5 s, "
+            "and whose header states the right unit",
         )
     measurements = {**measurer.result(), "channel_mapping": dict(recording.mapping)}
     findings = measured_findings(measurements)

@@ -220,6 +220,16 @@ def test_a_senseless_simulation_is_wrong_usage(option: tuple[str, str], tmp_path
     assert not (tmp_path / "corpus").exists()
 
 
+def test_a_log_holds_sentences_and_no_progress_bar(
+    short_edf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.edf"
+    broken.write_bytes(b"")
+    assert run("generate", broken, short_edf, "-o", tmp_path / "out") == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"bioreport: {broken}: is empty") and "report/s" not in err
+
+
 def test_a_closed_stdout_is_a_sentence(
     short_edf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
