@@ -74,25 +74,33 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     waiting: list[tuple[Path | None, list[Evidence], Stages]] = []
 
     def write_waiting() -> int:
-        if not waiting:
-            return 0
-        reports = pipeline.write(
-            [evidence for _, evidence, _ in waiting],
-            [history] * len(waiting),
-            sections,
-            signal=options.signal,
-            temperature=temperature,
-            seed=options.seed,
-            stages=[stages for _, _, stages in waiting],
-        )
+        batch = list(waiting)
+        waiting.clear()
+        return write_batch(batch) if batch else 0
+
+    def write_batch(batch: "list[tuple[Path | None, list[Evidence], Stages]]") -> int:
+        try:
+            reports = pipeline.write(
+                [evidence for _, evidence, _ in batch],
+                [history] * len(batch),
+                sections,
+                signal=options.signal,
+                temperature=temperature,
+                seed=options.seed,
+                stages=[stages for _, _, stages in batch],
+            )
+        except InputError as error:
+            if len(batch) > 1:  # one that is too long for the model stops no other
+                return sum(write_batch([one]) for one in batch)
+            _fail(error)
+            return 1
         lost = 0
-        for (target, _, stages), report in zip(waiting, reports, strict=True):
+        for (target, _, stages), report in zip(batch, reports, strict=True):
             try:
                 _deliver(options, target, form, report, stages)
             except InputError as error:
                 _fail(error)
                 lost += 1
-        waiting.clear()
         return lost
 
     # None: shown on a terminal, kept out of a log

@@ -5,12 +5,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import edfio
 import numpy as np
 import pytest
 
-from bioreport import cli
+from bioreport import ReportPipeline, cli
+from bioreport.errors import InputError
+from bioreport.evidence import Evidence
 from bioreport.prompts import DEFAULT_SECTIONS
 from bioreport.simulate import simulate_eeg, write_edf
 
@@ -228,6 +231,22 @@ def test_a_log_holds_sentences_and_no_progress_bar(
     assert run("generate", broken, short_edf, "-o", tmp_path / "out") == 1
     err = capsys.readouterr().err
     assert err.startswith(f"bioreport: {broken}: is empty") and "report/s" not in err
+
+
+def test_a_recording_too_long_for_the_model_stops_no_other(
+    short_edf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = ReportPipeline.write
+
+    def refusing(self: ReportPipeline, evidence: list[list[Evidence]], *more: Any, **options: Any) -> Any:
+        if any(e.duration_seconds > 60 for group in evidence for e in group):
+            raise InputError("model", "is too small", "take another")
+        return whole(self, evidence, *more, **options)
+
+    monkeypatch.setattr(ReportPipeline, "write", refusing)
+    assert run("generate", EXAMPLE, short_edf, "-q", "-o", tmp_path / "out") == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["short.md"]
+    assert sentences(capsys.readouterr().err) == ["bioreport: model: is too small; take another."]
 
 
 def test_a_closed_stdout_is_a_sentence(
