@@ -34,7 +34,7 @@ print(json.dumps({"exit": code, "imports_mib": imports, "peak_mib": peak, "secon
 
 def long_recording(path: Path, seconds: int) -> None:
     """An EDF of `seconds` s (a multiple of 100): the same records over and over."""
-    simulation = simulate_eeg(20, duration_seconds=BASE_SECONDS, sfreq=256.0)
+    simulation = simulate_eeg(3, duration_seconds=BASE_SECONDS, sfreq=256.0)
     write_edf(simulation, path)
     content = path.read_bytes()
     header = int(content[184:192])

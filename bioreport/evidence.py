@@ -122,11 +122,14 @@ def read_evidence(
         line_frequency=line.frequency,
         on_raw=measurer.on_raw,
     )
-    tokens: list[Tensor] = []
-    logits: list[Tensor] = []
-    places: list[Tensor] = []
-    starts: list[np.ndarray] = []
-    usable = 0
+    # held as a whole from the start: lists of small pieces between large temporaries would scatter the heap
+    head = bundle.findings_head
+    n, names = batches.n_epochs, head.names if head is not None else ()
+    tokens = torch.empty(n, bundle.encoder_dim)
+    logits = torch.empty(n, len(names))
+    places = torch.empty(n, len(names), len(spec.channels), dtype=torch.float16)
+    starts = np.empty(n)
+    done = usable = 0
     while True:
         with stages("preprocess"):
             batch = next(batches, None)
@@ -138,12 +141,11 @@ def read_evidence(
                 powers.update(batch)
         with stages("encode"):
             token, by_channel = encode_epochs(bundle, batch)
-            if bundle.findings_head is not None:
-                scores, place = bundle.findings_head(token, by_channel)
-                logits.append(scores.cpu())
-                places.append(place.half().cpu())
-        tokens.append(token.cpu())
-        starts.append(batch.start_seconds)
+            rows = slice(done, done + len(token))
+            if head is not None:
+                logits[rows], places[rows] = head(token, by_channel)
+        tokens[rows], starts[rows] = token, batch.start_seconds
+        done = rows.stop
         usable += int(batch.channel_mask.any(1).sum())
     if usable == 0:
         raise InputError(
@@ -154,17 +156,9 @@ def read_evidence(
         )
     measurements = {**measurer.result(), "channel_mapping": dict(recording.mapping)}
     findings = measured_findings(measurements)
-    if bundle.findings_head is not None:
-        findings = (
-            bundle.findings_head.findings(
-                torch.cat(logits),
-                torch.cat(places),
-                np.concatenate(starts),
-                spec.epoch_seconds,
-                spec.channels,
-            )
-            + findings
-        )
+    if head is not None:
+        found = head.findings(logits[:done], places[:done], starts[:done], spec.epoch_seconds, spec.channels)
+        findings = found + findings
     # the last epoch may reach beyond the signal
     last = recording.segments[-1]
     end = last.onset_seconds + (last.stop - last.start) / recording.sfreq
@@ -175,7 +169,7 @@ def read_evidence(
         file=recording.path.name,
         duration_seconds=recording.duration_seconds,
         channels=tuple(measurements["channels_present"]),
-        tokens=torch.cat(tokens),
+        tokens=tokens[:done],
         findings=findings,
         measurements=measurements,
         statistics=powers.text() if powers is not None else "",

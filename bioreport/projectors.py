@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bioreport_kernels import linear_attention
+from bioreport_kernels import LinearAttentionContext, linear_attention
 
 MAX_POSITIONS = 12_000  # length of CELM's stored sinusoid, beyond which its code cuts sessions off
 _ROWS = 512
@@ -66,6 +66,18 @@ class LinearSelfAttention(nn.Module):
         assert isinstance(out, Tensor)
         return self.to_out(out.view(len(x), -1))
 
+    def in_parts(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """The same of norm(x), one sequence x [rows, dim], with temporaries of a part only; no gradient."""
+        context = LinearAttentionContext()
+        for part in x.split(_ROWS):
+            y = norm(part)
+            context.update(*(to(y).unflatten(1, (self.heads, -1)) for to in (self.to_k, self.to_v)))
+        out = torch.empty_like(x)
+        for part, rows in zip(x.split(_ROWS), out.split(_ROWS), strict=True):
+            q = self.to_q(norm(part)).unflatten(1, (self.heads, -1))
+            rows.copy_(self.to_out(context.attend(q).flatten(1)))
+        return out
+
 
 class _PreNorm(nn.Module):
     """Holder that gives parameters their published names: ``norm`` and ``fn``."""
@@ -102,8 +114,12 @@ class LinearTransformer(nn.Module):
 
     def forward(self, x: Tensor, cu_seqlens: Tensor) -> Tensor:
         """x [rows, dim], sequences packed between the borders `cu_seqlens`."""
+        one_long = len(cu_seqlens) == 2 and len(x) > _ROWS and not torch.is_grad_enabled()
         for attention, feed_forward in self.transformer["layers"]["layers"]:  # type: ignore[index]
-            x = x + attention.fn(attention.norm(x), cu_seqlens)
+            if one_long:
+                x = x + attention.fn.in_parts(attention.norm, x)
+            else:
+                x = x + attention.fn(attention.norm(x), cu_seqlens)
             x = x + _in_parts(partial(_apply, feed_forward), x)
         return x
 

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from bioreport_kernels import EpochAggregator, aggregate_epochs, linear_attention, reference
+from bioreport_kernels import (
+    EpochAggregator,
+    LinearAttentionContext,
+    aggregate_epochs,
+    linear_attention,
+    reference,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -321,3 +327,20 @@ def test_the_package_needs_neither_bioreport_nor_its_dependencies() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("parts", [[1], [7], [3, 0, 1, 9], [64, 64]])
+def test_a_context_in_parts_is_the_whole(parts: list[int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(sum(parts), 2, 25, generator=generator, dtype=torch.float64) for _ in range(3))
+    k[0] += 300  # a sum of plain exponentials would overflow
+    context = LinearAttentionContext()
+    for part_k, part_v in zip(k.split(parts), v.split(parts), strict=True):
+        context.update(part_k, part_v)
+    whole = linear_attention(q[None], k[None], v[None])[0]
+    torch.testing.assert_close(context.attend(q), whole, rtol=1e-10, atol=1e-12)
+
+
+def test_a_context_without_keys_is_refused() -> None:
+    with pytest.raises(ValueError, match="no keys yet"):
+        LinearAttentionContext().attend(torch.randn(1, 2, 4))

@@ -5,6 +5,7 @@
 
 from bioreport_kernels import reference
 from bioreport_kernels.aggregate import EpochAggregator, aggregate_epochs
+from bioreport_kernels.context import LinearAttentionContext
 from bioreport_kernels.linear import linear_attention
 
-__all__ = ["EpochAggregator", "aggregate_epochs", "linear_attention", "reference"]
+__all__ = ["EpochAggregator", "LinearAttentionContext", "aggregate_epochs", "linear_attention", "reference"]
