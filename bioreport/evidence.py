@@ -13,14 +13,14 @@ from torch import Tensor
 from bioreport.bundle import Bundle
 from bioreport.errors import InputError
 from bioreport.findings import finding_facts
+from bioreport.grounding import usable_electrodes
 from bioreport.measurements import Measurer, facts, measured_findings
+from bioreport.montage import FEW_ELECTRODES
 from bioreport.preprocess import EpochBatch, detect_line_frequency, stream_epochs
 from bioreport.recording import Recording
 from bioreport.stages import Stages
 from bioreport.statistics import BandPowerStatistics
 from bioreport_kernels import aggregate_epochs
-
-FEW_ELECTRODES = 8  # fewer leave whole regions of the head without one
 
 
 @dataclass
@@ -156,7 +156,7 @@ def read_evidence(
         )
     measurements = {**measurer.result(), "channel_mapping": dict(recording.mapping)}
     findings = measured_findings(measurements)
-    if head is not None:
+    if head is not None and len(usable_electrodes(measurements)) >= FEW_ELECTRODES:
         found = head.findings(logits[:done], places[:done], starts[:done], spec.epoch_seconds, spec.channels)
         findings = found + findings
     # the last epoch may reach beyond the signal
@@ -192,11 +192,11 @@ def quality_warnings(measurements: dict[str, Any]) -> list[str]:
             sentences.append(
                 f"{', '.join(measurements[key])} {verb} {words}; read the report with that in mind."
             )
-    present = measurements["channels_present"]
-    if len(present) < FEW_ELECTRODES:
+    usable = len(usable_electrodes(measurements))
+    if usable < FEW_ELECTRODES:
         sentences.append(
-            f"Only {len(present)} electrode{'s' if len(present) > 1 else ''} of the montage "
-            f"{'are' if len(present) > 1 else 'is'} recorded; what lies elsewhere on the head is not seen."
+            f"Only {usable} usable electrode{'' if usable == 1 else 's'} of the montage: the model's "
+            f"findings need {FEW_ELECTRODES} and are not stated."
         )
     mains = measurements["mains"]
     if mains is not None and mains["channels"]:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bioreport.claims import support
-from bioreport.findings import BY_NAME, region_of
-from bioreport.montage import normalise
+from bioreport.findings import BY_NAME, MEASURED, region_of
+from bioreport.montage import FEW_ELECTRODES, normalise
 from bioreport.rhythm import OCCIPITAL, PARIETAL
 
 UNASSESSABLE = "Not assessable from this recording."
@@ -50,6 +50,7 @@ _NORMAL = re.compile(
 _ABNORMAL = re.compile(r"\babnormal (?:\w+,? ){0,3}(?:eeg|study|recording|tracing)\b", re.IGNORECASE)
 
 
+_UNREMARKABLE = re.compile(r"\bno (?:\w+ )?abnormalit", re.IGNORECASE)
 _URGENT = re.compile(r"\b(?:urgent|emergent|immediate)(?:ly)?\b", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]+\d*")
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
@@ -119,7 +120,7 @@ def ground(
             read = read_findings(sentence)
             problem = (
                 _contradiction(sentence, state, read)
-                or _unfounded(read, state, unjudged)
+                or _unfounded(sentence, read, state, unjudged)
                 or _wrong_side(sentence, findings, known, read)
                 or _wrong_electrodes(sentence, findings, read)
             )
@@ -164,29 +165,41 @@ def _contradiction(sentence: str, state: Mapping[str, bool], read: Mapping[str, 
 
 
 def unjudged_findings(measurements: Sequence[Mapping[str, Any]]) -> frozenset[str]:
-    """Findings whose absence no recording can show: all without usable signal, the posterior rhythm's without
-    an electrode over the back of the head."""
+    """Findings whose absence no recording can show.
+
+    All of them without usable signal; those of the model with fewer electrodes than `FEW_ELECTRODES`; the
+    posterior rhythm's without an electrode over the back of the head.
+    """
     if not any(measured.get("usable_seconds", 1) for measured in measurements):
         return frozenset(BY_NAME)
-    for measured in measurements:
-        if "channels_present" not in measured:
-            return frozenset()
-        bad = {name for kind in ("flat", "saturated", "noisy") for name in measured[f"channels_{kind}"]}
-        if not bad.issuperset({*OCCIPITAL, *PARIETAL}.intersection(measured["channels_present"])):
-            return frozenset()
-    return frozenset({"posterior_dominant_rhythm", "posterior_asymmetry"})
+    if not all("channels_present" in measured for measured in measurements):
+        return frozenset()
+    usable = [usable_electrodes(measured) for measured in measurements]
+    unjudged = frozenset(BY_NAME) - MEASURED if max(map(len, usable)) < FEW_ELECTRODES else frozenset()
+    if not any({*OCCIPITAL, *PARIETAL}.intersection(names) for names in usable):
+        unjudged |= {"posterior_dominant_rhythm", "posterior_asymmetry"}
+    return unjudged
+
+
+def usable_electrodes(measured: Mapping[str, Any]) -> list[str]:
+    """Electrodes of `Measurer.result()` that are neither flat, nor saturated, nor noisy."""
+    bad = {name for kind in ("flat", "saturated", "noisy") for name in measured[f"channels_{kind}"]}
+    return [name for name in measured["channels_present"] if name not in bad]
 
 
 def _unfounded(
-    read: Mapping[str, bool | None], state: Mapping[str, bool], unjudged: frozenset[str]
+    sentence: str, read: Mapping[str, bool | None], state: Mapping[str, bool], unjudged: frozenset[str]
 ) -> str | None:
     if len(unjudged) == len(BY_NAME):
         # without signal a sentence may only repeat what was found nevertheless, such as the bad electrodes
         said = any(read.get(name) and present for name, present in state.items())
         return None if said else "hardly anything of the recording could be measured"
-    if any(read.get(name) is not None and not state.get(name) for name in unjudged):
-        return "no electrode over the back of the head could be measured"
-    return None
+    unfounded = [name for name in unjudged if read.get(name) is not None and not state.get(name)]
+    few = not unjudged <= MEASURED
+    verdict = any(pattern.search(sentence) for pattern in (_NORMAL, _ABNORMAL, _UNREMARKABLE))
+    if few and (verdict or set(unfounded) - MEASURED):
+        return f"fewer than {FEW_ELECTRODES} electrodes do not show it"
+    return "no electrode over the back of the head could be measured" if unfounded else None
 
 
 def _wrong_electrodes(

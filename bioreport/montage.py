@@ -17,6 +17,8 @@ CBRAMOD_CHANNELS: tuple[str, ...] = (
     "O1", "O2",
 )  # fmt: skip
 
+# fewer leave whole regions of the head without an electrode
+FEW_ELECTRODES = 8
 LEFT: tuple[str, ...] = ("Fp1", "F7", "F3", "T3", "C3", "T5", "P3", "O1", "A1")
 RIGHT: tuple[str, ...] = ("Fp2", "F8", "F4", "T4", "C4", "T6", "P4", "O2", "A2")
 MIDLINE: tuple[str, ...] = ("Fpz", "Fz", "Cz", "Pz")

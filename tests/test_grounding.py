@@ -228,13 +228,21 @@ def test_a_number_is_the_measured_one_to_the_digits_it_is_written_with(written, 
 def test_absence_of_the_posterior_rhythm_needs_an_electrode_over_the_back_of_the_head():
     seen = {"channels_flat": ["O1", "P3"], "channels_saturated": [], "channels_noisy": []}
     text = {"BACKGROUND ACTIVITY": "There is no posterior dominant rhythm. No slowing was seen."}
-    without = {**NOTHING, **seen, "channels_present": ["Fp1", "C3", "P3", "O1"]}
+    without = {
+        **NOTHING,
+        **seen,
+        "channels_present": ["Fp1", "Fp2", "F3", "F4", "F7", "F8", "C3", "C4", "Cz", "P3", "O1"],
+    }
     grounded, warnings = ground(text, findings(), without)
     assert grounded["BACKGROUND ACTIVITY"] == "No slowing was seen."
     assert len(warnings) == 1 and "no electrode over the back of the head could be measured" in warnings[0]
     alone = {"BACKGROUND ACTIVITY": "There is no posterior dominant rhythm."}
     assert ground(alone, findings(), without)[0]["BACKGROUND ACTIVITY"] == UNASSESSABLE
-    back = {**NOTHING, **seen, "channels_present": ["Fp1", "P3", "O1", "O2"]}
+    back = {
+        **NOTHING,
+        **seen,
+        "channels_present": ["Fp1", "Fp2", "F3", "F4", "F7", "F8", "C3", "C4", "Cz", "P3", "O1", "O2"],
+    }
     assert ground(text, findings(), back) == (text, [])
     assert ground(text, findings(), {"recordings": [without, back]}) == (text, [])
 

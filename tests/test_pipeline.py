@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from bioreport import InputError, Report, ReportPipeline, open_recording
-from bioreport.prompts import DEFAULT_SECTIONS
+from bioreport.findings import MEASURED
+from bioreport.lexicon import read_findings
+from bioreport.prompts import DEFAULT_SECTIONS, SECTIONS
 from bioreport.recording import Recording
 from bioreport.simulate import simulate_eeg, write_edf
 
@@ -82,9 +84,8 @@ def test_no_seizure_is_invented_on_real_recordings(pipeline: ReportPipeline, sha
     )
     assert len(files) == 4
     for report in pipeline(list(files)):  # type: ignore[arg-type, union-attr]
-        assert not finding(report, "seizure")["present"], report.file
-        assert not finding(report, "burst_suppression")["present"], report.file
-        assert not finding(report, "generalized_spike_wave")["present"], report.file
+        present = {entry["name"] for entry in report.findings if entry["present"]}
+        assert not present & {"seizure", "burst_suppression", "generalized_spike_wave"}, report.file
 
 
 def test_unknown_section_and_wrong_counts_are_refused(pipeline: ReportPipeline) -> None:
@@ -109,12 +110,20 @@ def test_a_path_and_an_open_recording_give_the_same_report(pipeline: ReportPipel
     assert from_file.sections == from_memory.sections
 
 
-def test_no_finding_ends_after_the_recording_and_few_electrodes_are_told(pipeline: ReportPipeline) -> None:
-    full = recording(3, 16, present=["electrode_artifact", "drowsiness"])
-    names = full.names[:3]
-    few = Recording.from_array(full.read(0, full.n_samples)[:3], full.sfreq, names)
-    report = pipeline(few)
+def test_no_finding_ends_after_the_recording(pipeline: ReportPipeline) -> None:
+    report = pipeline(recording(3, 16, present=["electrode_artifact", "drowsiness"]))
     assert isinstance(report, Report)
     ends = [entry["end_seconds"] for entry in report.findings if entry["end_seconds"] is not None]
-    assert all(end <= 16 for end in ends)
-    assert any(warning.startswith("Only 3 electrodes of the montage") for warning in report.warnings)
+    assert ends and all(end <= 16 for end in ends)
+
+
+def test_few_electrodes_give_no_finding_of_the_model(pipeline: ReportPipeline) -> None:
+    full = recording(12, 60, present=["generalized_spike_wave"])
+    few = Recording.from_array(full.read(0, full.n_samples)[:3], full.sfreq, full.names[:3])
+    report = pipeline(few, sections=SECTIONS)
+    assert isinstance(report, Report)
+    assert {entry["source"] for entry in report.findings} == {"measurement"}
+    said = read_findings({section["name"]: section["text"] for section in report.sections})
+    assert not [name for name, state in said.items() if state is not None and name not in MEASURED]
+    assert "normal" not in " ".join(section["text"] for section in report.sections).lower()
+    assert any(warning.startswith("Only 3 usable electrodes") for warning in report.warnings)
