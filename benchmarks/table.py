@@ -29,22 +29,22 @@ def source(path: Path, result: dict[str, Any]) -> str:
 
 
 def simulation(path: Path, result: dict[str, Any]) -> list[str]:
-    metrics, shuffled = result["metrics"], result["metrics"]["controls"]["shuffled"]
+    metrics, controls = result["metrics"], result["metrics"]["controls"]
 
     def row(title: str, *place: str) -> str:
         cells = []
-        for column in (metrics, shuffled):
+        for column in (metrics, controls["shuffled"], controls["most_frequent"]):
             value: Any = column
             for key in place:
                 value = value[key]
             cells.append("–" if value is None else f"{value:.3f}")
-        return f"| {title} | {cells[0]} | {cells[1]} |"
+        return f"| {title} | {' | '.join(cells)} |"
 
     return [
         f"### {result['recordings']} new simulated recordings",
         "",
-        "| | reports | shuffled among recordings |",
-        "|---|---|---|",
+        "| | reports | shuffled among recordings | the most frequent report for all |",
+        "|---|---|---|---|",
         row("finding F1 (micro), from `findings`", "findings", "from_findings", "micro", "f1"),
         row("finding F1 (macro), from `findings`", "findings", "from_findings", "macro", "f1"),
         row("finding F1 (micro), read out of the text", "findings", "from_text", "micro", "f1"),

@@ -88,6 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("linear", "sequence", "perceiver", "sequence-perceiver"),
     )
     train.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    train.add_argument(
+        "--tokens", type=Path, metavar="DIR", help="folder that `encode` wrote, not to encode again"
+    )
     train.add_argument("--epochs", type=_positive, default=10)
     train.add_argument("--batch-size", type=_positive, default=4)
     train.add_argument("--lr", type=_rate, default=1e-4)

@@ -160,6 +160,7 @@ def _deliver(
         sys.stdout.flush()
     else:
         write_atomically(target, text)
+        _say(options, f"{target}: written")
     for warning in report.warnings:
         _say(options, f"{report.file}: {warning}")
     signal = sum(stages.seconds.get(name, 0.0) for name in ("mains", "preprocess", "measure", "encode"))
@@ -244,11 +245,13 @@ def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         seed=options.seed,
         device=options.device,
         dtype=options.dtype,
+        tokens=options.tokens,
         resume=not options.no_resume,
         progress=not options.quiet,
     )
     for error in result.errors:
         _fail(error)
+    _say(options, f"{result.bundle}: written; use it with `bioreport generate FILE --model {result.bundle}`")
     return 1 if result.errors else 0
 
 

@@ -11,6 +11,7 @@ import torch
 from bioreport.bundle import Bundle, load_bundle
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence, read_evidence
+from bioreport.findings import BY_NAME
 from bioreport.fusion import TooLong
 from bioreport.generation import generate_sections
 from bioreport.grounding import ground
@@ -249,9 +250,22 @@ class ReportPipeline:
             sections=[{"name": name, "text": body} for name, body in grounded.items()],
             findings=findings,
             measurements=measurements,
-            warnings=[warning for e in group for warning in e.warnings] + withheld,
+            warnings=[*(w for e in group for w in e.warnings), *whose_times(group), *withheld],
             timings={name: round(seconds, 4) for name, seconds in stages.seconds.items()},
         )
+
+
+def whose_times(group: list[Evidence]) -> list[str]:
+    """Of a report of several recordings: from the start of which of them a finding's times count."""
+    if len(group) == 1:
+        return []
+    return [
+        f"Recording {number} ({e.file}): {BY_NAME[finding['name']].label} at {finding['start_seconds']:.0f}–"
+        f"{finding['end_seconds']:.0f} s from its own start."
+        for number, e in enumerate(group, 1)
+        for finding in e.findings
+        if finding["present"] and finding["start_seconds"] is not None
+    ]
 
 
 def merge_parts(group: list[Evidence]) -> PromptParts:

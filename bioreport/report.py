@@ -110,7 +110,10 @@ class Report:
             ("Model", str(self.model.get("name", ""))),
         ]
         for key, title in (("channels_present", "Channels"), ("channels_absent", "Absent channels")):
-            channels = self.measurements.get(key)
+            recordings = self.measurements.get("recordings") or [self.measurements]
+            channels = list(
+                dict.fromkeys(name for measured in recordings for name in measured.get(key) or [])
+            )
             if channels:
                 rows.insert(-1, (title, f"{len(channels)} ({', '.join(channels)})"))
         return rows

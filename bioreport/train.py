@@ -90,6 +90,7 @@ def train(
     clip: float = 1.0,
     seed: int = 5,
     max_steps: int | None = None,
+    tokens: str | os.PathLike[str] | None = None,
     resume: bool = True,
     save_every: int = 100,
     device: str = "auto",
@@ -122,6 +123,8 @@ def train(
         Of the initial weights, the order and dropout.
     max_steps : int, optional
         Stop after this many steps; the learning rate reaches zero there.
+    tokens : path-like, optional
+        Folder that `bioreport encode` wrote with the same encoder; by default ``OUT.training/tokens``.
     resume : bool
         Go on from the checkpoint in ``OUT.training``, to the same bits.
     save_every : int
@@ -136,6 +139,7 @@ def train(
     """
     out = Path(out)
     work = out.with_name(out.name + ".training")
+    token_folder = Path(tokens) if tokens is not None else work / "tokens"
     entries = read_manifest(manifest)
     bundle = (
         encoder_bundle
@@ -144,11 +148,11 @@ def train(
     )
     if llm is not None:
         bundle = replace(bundle, llm_source=llm)
-    errors = encode_manifest(entries, bundle, work / "tokens", progress=progress)
+    errors = encode_manifest(entries, bundle, token_folder, progress=progress)
     for error in errors:
         logger.warning("%s", error)
     bundle, fusion = new_fusion(bundle, projector, projector_sizes or {}, seed)
-    store = TokenStore(work / "tokens")
+    store = TokenStore(token_folder)
     training = read_samples([e for e in entries if e.split in ("train", None)], store, bundle)
     validating = read_samples([e for e in entries if e.split in VALIDATION], store, bundle)
     if not training:
@@ -219,7 +223,14 @@ def new_fusion(bundle: Bundle, kind: str, sizes: dict[str, Any], seed: int) -> "
     fusion = PrefixFusion(llm, tokenizer, projector, bundle.encoder_dim, compat=bundle.compat).to(
         bundle.device
     )
-    fresh = replace(bundle, projector_config=config, projector=projector, special_tokens={}, folder=None)
+    fresh = replace(
+        bundle,
+        projector_config=config,
+        projector=projector,
+        special_tokens={},
+        folder=None,
+        disclaimer=f"Its projector was trained by its user, on the encoder of {bundle.name}.",
+    )
     fresh.use(fusion)
     return fresh, fusion
 

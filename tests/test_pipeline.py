@@ -48,6 +48,8 @@ def test_a_tuple_is_one_report_of_several_recordings(pipeline: ReportPipeline) -
     assert finding(report, "burst_suppression")["present"]
     assert finding(report, "posterior_dominant_rhythm")["present"]
     assert len(report.measurements["recordings"]) == 2
+    assert any(w.startswith("Recording 2 ") and "burst suppression" in w for w in report.warnings)
+    assert "- Channels: " in report.to_markdown()
 
 
 @pytest.mark.parametrize("signal", ["none", "statistics", "tokens"])

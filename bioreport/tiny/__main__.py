@@ -125,7 +125,7 @@ def trained(folder: Path) -> Bundle:
     from bioreport.bundle import load_bundle
 
     bundle = load_bundle(folder, device="cpu", dtype="bfloat16")
-    bundle.name = "bioreport-tiny"
+    bundle.name, bundle.disclaimer = "bioreport-tiny", DISCLAIMER
     return bundle
 
 
