@@ -14,13 +14,13 @@ from bioreport.bundle import Bundle
 from bioreport.errors import InputError
 from bioreport.findings import finding_facts
 from bioreport.grounding import usable_electrodes
+from bioreport.heads import pool_features
 from bioreport.measurements import Measurer, facts, measured_findings
 from bioreport.montage import FEW_ELECTRODES
 from bioreport.preprocess import EpochBatch, detect_line_frequency, stream_epochs
 from bioreport.recording import Recording
 from bioreport.stages import Stages
 from bioreport.statistics import BandPowerStatistics
-from bioreport_kernels import aggregate_epochs
 
 
 @dataclass
@@ -77,10 +77,7 @@ def encode_epochs(bundle: Bundle, batch: EpochBatch) -> tuple[Tensor, Tensor]:
     mask = channel_mask[:, :, None] & patch_mask[:, None, :]
     if bundle.compat == "celm":
         mask = torch.ones_like(mask)
-    tokens = aggregate_epochs(features, mask)
-    counts = mask.sum(-1, keepdim=True).clamp(min=1)
-    by_channel = (features * mask[..., None]).sum(2) / counts
-    return tokens.float(), by_channel.float()
+    return pool_features(features, mask)
 
 
 def read_evidence(

@@ -116,7 +116,7 @@ CRITICAL: frozenset[str] = frozenset(finding.name for finding in EEG_FINDINGS if
 MEASURED: frozenset[str] = frozenset(
     {"posterior_dominant_rhythm", "posterior_asymmetry", "mains_noise", "bad_electrode"}
 )
-_LOCATED = frozenset({"focal_slowing", "focal_epileptiform_discharges", "seizure"})
+LOCATED: frozenset[str] = frozenset({"focal_slowing", "focal_epileptiform_discharges", "seizure"})
 
 _LOBES: dict[str, str] = {
     "Fp": "frontal", "AF": "frontal", "F": "frontal", "FC": "frontal", "FT": "temporal",
@@ -203,7 +203,7 @@ def finding_facts(findings: Iterable[Mapping[str, Any]]) -> list[str]:
             continue
         entry = entries[name]
         parts = [BY_NAME[name].label]
-        if name in _LOCATED:
+        if name in LOCATED:
             parts.append(region_of(entry.get("channels") or []))
         start, end = entry.get("start_seconds"), entry.get("end_seconds")
         if start is not None and end is not None:

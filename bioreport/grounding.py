@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bioreport.claims import support
-from bioreport.findings import BY_NAME, MEASURED, region_of
+from bioreport.findings import BY_NAME, LOCATED, MEASURED, region_of
 from bioreport.montage import FEW_ELECTRODES, normalise
 from bioreport.rhythm import OCCIPITAL, PARIETAL
 
@@ -25,7 +25,6 @@ ABNORMAL = (
     "seizure",
     "burst_suppression",
 )
-LOCATED = ("focal_slowing", "focal_epileptiform_discharges", "seizure")
 _DESCRIPTION = "EEG DESCRIPTION/DETAILS"
 _BACKGROUND = "BACKGROUND ACTIVITY"
 _IMPRESSION = "IMPRESSION/INTERPRETATION"

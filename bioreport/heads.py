@@ -1,6 +1,6 @@
 """Findings from epoch tokens: which, when, and over which electrodes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bioreport.findings import BY_NAME, absent_finding
+from bioreport_kernels import aggregate_epochs
+
+
+def pool_features(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens [E, D] and the channels' mean features [E, C, D] of features [E, C, P, D], float32.
+
+    mask, bool [E, C, P], says which of them count; an epoch or a channel without any gives zeros.
+    """
+    features = features.float()
+    counts = mask.sum(-1, keepdim=True).clamp(min=1)
+    return aggregate_epochs(features, mask), (features * mask[..., None]).sum(2) / counts
 
 
 class FindingsHead(nn.Module):
@@ -24,7 +35,7 @@ class FindingsHead(nn.Module):
         Logit of the recording's strongest stretch from which on a finding is present; 0 where not given.
     pool_epochs : int or mapping of str to int
         Epochs in the moving average before the maximum; 1 takes single epochs.
-    located : sequence of str, optional
+    located : collection of str, optional
         Findings of a place: at least one electrode is named for them. Electrodes are named for these only.
     """
 
@@ -35,7 +46,7 @@ class FindingsHead(nn.Module):
         *,
         thresholds: Mapping[str, float] | None = None,
         pool_epochs: int | Mapping[str, int] = 1,
-        located: Sequence[str] = (),
+        located: Collection[str] = (),
     ) -> None:
         super().__init__()
         unknown = [name for name in (*names, *located) if name not in BY_NAME]

@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bioreport import channel_quality, rhythm
+from bioreport.montage import REGIONS
 
 if TYPE_CHECKING:
     from bioreport.preprocess import EpochBatch, LineNoise, PreprocessSpec
     from bioreport.recording import Recording, Segment
 
 BANDS = {"delta": (1.0, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0)}
-REGIONS = {
-    "frontal": ("Fp1", "Fp2", "Fpz", "F3", "F4", "F7", "F8", "Fz"),
-    "central": ("C3", "C4", "Cz"),
-    "temporal_left": ("T3", "T5"),
-    "temporal_right": ("T4", "T6"),
-    "parietal": ("P3", "P4", "Pz"),
-    "occipital": ("O1", "O2"),
-}
 KEPT_EPOCHS = 256  # at least half as many stay once the recording is longer
 ARTIFACT_UV = 1000.0  # no scalp rhythm reaches this; an epoch that does is not measured
 LAG_SECONDS = 0.025

@@ -23,10 +23,10 @@ LEFT: tuple[str, ...] = ("Fp1", "F7", "F3", "T3", "C3", "T5", "P3", "O1", "A1")
 RIGHT: tuple[str, ...] = ("Fp2", "F8", "F4", "T4", "C4", "T6", "P4", "O2", "A2")
 MIDLINE: tuple[str, ...] = ("Fpz", "Fz", "Cz", "Pz")
 REGIONS: dict[str, tuple[str, ...]] = {
-    "frontal": ("Fp1", "Fp2", "Fpz", "F3", "F4", "Fz", "F7", "F8"),
+    "frontal": ("Fp1", "Fp2", "Fpz", "F3", "F4", "F7", "F8", "Fz"),
+    "central": ("C3", "C4", "Cz"),
     "temporal_left": ("T3", "T5"),
     "temporal_right": ("T4", "T6"),
-    "central": ("C3", "C4", "Cz"),
     "parietal": ("P3", "P4", "Pz"),
     "occipital": ("O1", "O2"),
 }

@@ -8,7 +8,9 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import mne
 import numpy as np
+import pybv
 import pytest
 from edf_files import Signal, eeg, noise, write_edf
 
@@ -54,7 +56,6 @@ def test_real_recordings(shared: Path, file: str, names: int, sfreq: float, seco
 
 @pytest.mark.parametrize("file", ["MB0400FU.EDF", "Subject00_2.edf", "eeglab_test.edf"])
 def test_samples_are_those_of_mne(shared: Path, file: str) -> None:
-    mne = pytest.importorskip("mne")
     path = shared / "data/dev/eeg" / file
     recording = open_recording(path)
     rows = [i for i, channel in enumerate(recording.channels) if channel.name]
@@ -458,13 +459,11 @@ def test_file_that_shrinks_or_goes(tmp_path: Path) -> None:
 
 
 def _raw(names: tuple[str, ...], seconds: int = 8, sfreq: int = 128):  # type: ignore[no-untyped-def]
-    mne = pytest.importorskip("mne")
     data = np.array([noise(sfreq * seconds, seed=i, scale=30e-6 * 1e6) * 1e-6 for i in range(len(names))])
     return mne.io.RawArray(data, mne.create_info(list(names), sfreq, "eeg"), verbose="ERROR"), data * 1e6
 
 
 def test_fif(tmp_path: Path) -> None:
-    mne = pytest.importorskip("mne")
     raw, data = _raw((*TEN, "T7", "ECG"))
     raw.info["bads"] = ["F3"]
     raw.info["subject_info"] = {"his_id": "P12345", "last_name": "Mustermann"}
@@ -483,7 +482,6 @@ def test_fif(tmp_path: Path) -> None:
 
 
 def test_brainvision(tmp_path: Path) -> None:
-    pybv = pytest.importorskip("pybv")
     _, data = _raw(TEN)
     pybv.write_brainvision(
         data=data * 1e-6, sfreq=128, ch_names=list(TEN), fname_base="a", folder_out=tmp_path, unit="µV",

@@ -17,8 +17,8 @@ from bioreport.heads import FindingsHead
 from bioreport.simulate import simulate_corpus
 from bioreport.tiny.card import card
 from bioreport.tiny.corpus import (
-    LOCATED,
     MODEL_FINDINGS,
+    TAUGHT_PLACES,
     TINY_SPEC,
     TRAIN_SEED,
     VALIDATION_SEED,
@@ -114,7 +114,11 @@ def calibrated_head(model: EpochClassifier, held_back: list[Path], report: Path)
     report.write_text(json.dumps({"thresholds": thresholds, "f1": f1s}, indent=1))
     log.info("F1 on the recordings held back: %s", f1s)
     head = FindingsHead(
-        SIZES["out_dim"], MODEL_FINDINGS, thresholds=thresholds, pool_epochs=POOL_EPOCHS, located=LOCATED
+        SIZES["out_dim"],
+        MODEL_FINDINGS,
+        thresholds=thresholds,
+        pool_epochs=POOL_EPOCHS,
+        located=TAUGHT_PLACES,
     )
     head.load_state_dict(model.head.state_dict())
     return head.eval()

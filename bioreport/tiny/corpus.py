@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from bioreport.findings import LOCATED
 from bioreport.preprocess import PreprocessSpec, detect_line_frequency, stream_epochs
 from bioreport.recording import Recording
 from bioreport.simulate import Event, simulate_eeg
@@ -29,7 +30,7 @@ MODEL_FINDINGS = (
 )
 TINY_SPEC = PreprocessSpec(reference="average")
 # the place of these is taught too
-LOCATED = ("focal_slowing", "focal_epileptiform_discharges", "seizure", "electrode_artifact")
+TAUGHT_PLACES = LOCATED | {"electrode_artifact"}
 # far beyond every seed that `simulate_corpus` makes: nothing evaluated is ever trained on
 TRAIN_SEED, VALIDATION_SEED = 10**15, 2 * 10**15
 RECORDINGS_PER_SHARD = 50

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bioreport.encoders.cbramod import CBraMod
-from bioreport.heads import FindingsHead
-from bioreport.tiny.corpus import LOCATED, MODEL_FINDINGS, Shard
-from bioreport_kernels import aggregate_epochs
+from bioreport.heads import FindingsHead, pool_features
+from bioreport.tiny.corpus import MODEL_FINDINGS, TAUGHT_PLACES, Shard
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +28,15 @@ class EpochClassifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = CBraMod(**SIZES)
-        self.head = FindingsHead(SIZES["out_dim"], MODEL_FINDINGS, pool_epochs=POOL_EPOCHS, located=LOCATED)
+        self.head = FindingsHead(
+            SIZES["out_dim"], MODEL_FINDINGS, pool_epochs=POOL_EPOCHS, located=TAUGHT_PLACES
+        )
 
     def forward(self, x: Tensor, channel_mask: Tensor, patch_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [E, F] and places [E, F, C] of x [E, C, P, 200] µV/100."""
         features = self.encoder(x, channel_mask, patch_mask)
         mask = channel_mask[:, :, None] & patch_mask[:, None, :]
-        token = aggregate_epochs(features.float(), mask)
-        by_channel = (features * mask[..., None]).sum(2).float() / mask.sum(-1, keepdim=True).clamp(min=1)
-        return self.head(token, by_channel)
+        return self.head(*pool_features(features, mask))
 
 
 def batches(shards: list[Path], batch_size: int, rng: np.random.Generator) -> Iterator[dict[str, Tensor]]:
@@ -77,7 +76,7 @@ def losses(model: nn.Module, batch: dict[str, Tensor], weights: Tensor) -> tuple
         logits, labels.clamp(min=0).float(), pos_weight=weights, reduction="none"
     )
     detection = (detection * known).sum() / known.sum()
-    located = torch.tensor([name in LOCATED for name in MODEL_FINDINGS])
+    located = torch.tensor([name in TAUGHT_PLACES for name in MODEL_FINDINGS])
     counted = ((labels == 1) & located)[..., None] & batch["channel_mask"][:, None, :]
     location = functional.binary_cross_entropy_with_logits(
         places.masked_fill(~counted, 0.0), batch["places"].float(), reduction="none"
