@@ -1,10 +1,18 @@
 """Shared fixtures: where the reference numbers and the real recordings lie."""
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
+
+if not torch.cuda.is_available():
+    # before any kernel is defined: without a GPU they run in Triton's interpreter
+    os.environ["TRITON_INTERPRET"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("BIOREPORT_SHARED", REPOSITORY.parent / "shared"))
@@ -27,3 +35,23 @@ def reference_file(request: pytest.FixtureRequest) -> Callable[[str], Path]:
         return here if here.exists() else request.getfixturevalue("shared") / "fixtures" / name
 
     return find
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fresh memory holds NaN (-1 for integers), so that a kernel that reads or leaves it is seen."""
+
+    def poison(make: Any) -> Any:
+        def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+            fresh = make(*args, **kwargs)
+            if fresh.device.type == "meta":
+                return fresh
+            return fresh.fill_(math.nan if fresh.is_floating_point() else -1)
+
+        return wrapped
+
+    for owner, name in [(torch, "empty"), (torch, "empty_like"), (torch, "empty_strided")]:
+        monkeypatch.setattr(owner, name, poison(getattr(owner, name)))
+    for name in ("new_empty", "new_empty_strided"):
+        monkeypatch.setattr(Tensor, name, poison(getattr(Tensor, name)))
+    yield

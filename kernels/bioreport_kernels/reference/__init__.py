@@ -1,0 +1,12 @@
+"""What every operator computes, in plain PyTorch: any device, any floating dtype, differentiable.
+
+float64 stays float64; narrower inputs are accumulated in float32 and the result is returned in the input's
+dtype.
+Arguments are taken as valid: the public functions of the package check them.
+"""
+
+from bioreport_kernels.reference.attention import linear_attention, positive
+from bioreport_kernels.reference.epochs import aggregate_epochs
+from bioreport_kernels.reference.precision import accumulation_dtype
+
+__all__ = ["accumulation_dtype", "aggregate_epochs", "linear_attention", "positive"]

@@ -1,0 +1,24 @@
+"""What the tests of the kernels share. On a GPU they run there; elsewhere in Triton's interpreter."""
+
+import math
+
+import torch
+from torch import Tensor
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def relative_rms(got: Tensor, want: Tensor) -> float:
+    """Root mean square of the difference, over that of what is wanted; NaN wherever one has it alone."""
+    assert got.shape == want.shape, (got.shape, want.shape)
+    got, want = got.double().cpu(), want.double().cpu()
+    if not want.numel():
+        return 0.0
+    scale = want.square().mean().sqrt().item()
+    return (got - want).square().mean().sqrt().item() / (scale if scale > 0 else 1.0)
+
+
+def assert_close(got: Tensor, want: Tensor, tolerance: float, name: str = "result") -> None:
+    """Relative root mean square within the tolerance; both free of NaN."""
+    error = relative_rms(got, want)
+    assert math.isfinite(error) and error <= tolerance, f"{name}: relative RMS {error:.3g} over {tolerance:.3g}"
