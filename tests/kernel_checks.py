@@ -21,4 +21,5 @@ def relative_rms(got: Tensor, want: Tensor) -> float:
 def assert_close(got: Tensor, want: Tensor, tolerance: float, name: str = "result") -> None:
     """Relative root mean square within the tolerance; both free of NaN."""
     error = relative_rms(got, want)
-    assert math.isfinite(error) and error <= tolerance, f"{name}: relative RMS {error:.3g} over {tolerance:.3g}"
+    message = f"{name}: relative RMS {error:.3g} over {tolerance:.3g}"
+    assert math.isfinite(error) and error <= tolerance, message

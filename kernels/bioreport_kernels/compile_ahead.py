@@ -1,6 +1,6 @@
 """Compile every shipped launch setting for GPUs that need not be there, and read what each kernel needs.
 
-``python -m bioreport_kernels.compile_ahead [--arch sm_90] [--operator NAME] [--json]`` prints one line a kernel
+``python -m bioreport_kernels.compile_ahead`` prints one line a kernel
 and exits with 1 where one spills, or needs more shared memory than the chip gives.
 """
 
@@ -114,9 +114,10 @@ def _read(compiled: Any, arch: str, operator: str, kernel: str, dim: int, dtype:
         usage = subprocess.run(
             [knobs.nvidia.cuobjdump.path, "-res-usage", file.name], capture_output=True, text=True, check=True
         ).stdout
-    registers, stack = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK"))  # type: ignore[index]
+    registers, stack = (int(re.findall(rf"{name}:(\d+)", usage)[0]) for name in ("REG", "STACK"))
     ptx = compiled.asm["ptx"]
-    loads = re.findall(r"ld\.global\S*?(?:\.v(\d))?\.b(\d+)|cp\.async\.\S+ \[[^]]*\], \[[^]]*\], 0x(\w+)", ptx)
+    # a vector into registers, or bytes copied into shared memory
+    loads = re.findall(r"ld\.global\S*?(?:\.v(\d))?\.b(\d+)|cp\.async\.\S+ \[.*?\], \[.*?\], 0x(\w+)", ptx)
     widths = [int(copied, 16) * 8 if copied else int(count or 1) * int(bits) for count, bits, copied in loads]
     return Resources(
         arch=arch,
@@ -157,8 +158,8 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         for row in rows:
             print(
-                f"{row.arch:7}{row.kernel:28}{row.dim:5} {row.dtype:9}{row.registers:4} registers {row.stack:5} stack "
-                f"{row.shared:7} B shared {row.widest_load:4}-bit loads"
+                f"{row.arch:7}{row.kernel:28}{row.dim:5} {row.dtype:9}{row.registers:4} registers "
+                f"{row.stack:5} stack {row.shared:7} B shared {row.widest_load:4}-bit loads"
                 f"{' tensor cores' if row.tensor_core else ''} {'; '.join(row.problems)}"
             )
     return int(any(row.problems for row in rows))

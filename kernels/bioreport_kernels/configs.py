@@ -1,8 +1,9 @@
 """Launch settings as data: tile sizes, warps and stages of every kernel by architecture, width and dtype.
 
-Shipped: one JSON file an operator in `settings/`, ``{"sm_90": {"kernel": [{"dim": 64, "bits": 16, "BLOCK_T":
-128, "num_warps": 4, "num_stages": 3}, …]}}``. A file of the same form, as ``python -m bioreport_kernels.tune``
-writes it, takes precedence where the environment variable ``BIOREPORT_KERNEL_CONFIG`` names it.
+Shipped: one JSON file an operator in `settings/`, ``{"sm_90": {"kernel": [{"dim": 64, "bits": 16,
+"BLOCK_T": 128, "num_warps": 4, "num_stages": 3}, …]}}``. A file of the same form, as
+``python -m bioreport_kernels.tune`` writes it, takes precedence where the environment variable
+``BIOREPORT_KERNEL_CONFIG`` names it.
 Nothing is tuned at a first call, and the same machine always runs the same settings.
 """
 
