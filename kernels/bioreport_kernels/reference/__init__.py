@@ -7,6 +7,21 @@ Arguments are taken as valid: the public functions of the package check them.
 
 from bioreport_kernels.reference.attention import linear_attention, positive
 from bioreport_kernels.reference.epochs import aggregate_epochs
+from bioreport_kernels.reference.implicit import (
+    ImplicitWeights,
+    implicit_codewords,
+    implicit_decode,
+    implicit_quantize,
+)
 from bioreport_kernels.reference.precision import accumulation_dtype
 
-__all__ = ["accumulation_dtype", "aggregate_epochs", "linear_attention", "positive"]
+__all__ = [
+    "ImplicitWeights",
+    "accumulation_dtype",
+    "aggregate_epochs",
+    "implicit_codewords",
+    "implicit_decode",
+    "implicit_quantize",
+    "linear_attention",
+    "positive",
+]
