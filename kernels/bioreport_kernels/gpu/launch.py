@@ -45,9 +45,9 @@ def interpreted() -> bool:
 
 def dot_dtype(dtype: torch.dtype) -> tl.dtype:
     """Dtype of the operands of ``tl.dot``; the interpreter multiplies the bit patterns of bf16."""
-    if interpreted() or dtype == torch.float32:
-        return tl.float32
-    return tl.float16 if dtype == torch.float16 else tl.bfloat16
+    if dtype == torch.float16:
+        return tl.float16
+    return tl.bfloat16 if dtype == torch.bfloat16 and not interpreted() else tl.float32
 
 
 def dot_precision(dtype: torch.dtype) -> str:
