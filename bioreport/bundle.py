@@ -62,6 +62,8 @@ class Bundle:
     device : torch.device
     dtype : torch.dtype
         Of the LLM.
+    attention : str or None
+        Of the LLM, as `bioreport.llm.load_llm` takes it.
     folder : Path or None
         Where it was read from.
     """
@@ -80,6 +82,7 @@ class Bundle:
     disclaimer: str = ""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    attention: str | None = None
     folder: Path | None = None
     _fusion: "PrefixFusion | None" = field(default=None, init=False, repr=False)
     _provenance: dict[str, Any] | None = field(default=None, init=False, repr=False)
@@ -126,7 +129,9 @@ class Bundle:
             )
         if self.llm_source is None:
             raise InputError(self.where, "names no language model", "name one with --llm")
-        llm, tokenizer = load_llm(self.llm_source, device=self.device, dtype=self.dtype)
+        llm, tokenizer = load_llm(
+            self.llm_source, device=self.device, dtype=self.dtype, attention=self.attention
+        )
         width = llm.get_input_embeddings().embedding_dim
         if width != self.projector_config["llm_dim"]:
             raise InputError(
@@ -256,6 +261,7 @@ def load_bundle(
     llm: str | None = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
+    attention: str = "auto",
 ) -> Bundle:
     """Read a bundle; its LLM is loaded when it is first needed.
 
@@ -268,6 +274,8 @@ def load_bundle(
     device : {"auto", "cpu", "cuda"} or torch.device
     dtype : {"auto", "float32", "bfloat16"} or torch.dtype
         Of the LLM; encoder and projector stay in float32.
+    attention : {"auto", "flash"}
+        Of the LLM: what torch alone has, or flash-attn.
 
     Raises
     ------
@@ -305,6 +313,7 @@ def load_bundle(
             module.to(place).eval().requires_grad_(False)
     bundle.special_tokens = {key: tensors[key] for key in SPECIAL_TOKENS if key in tensors}
     bundle.device, bundle.dtype = place, resolve_dtype(dtype, place)
+    bundle.attention = {"auto": None, "flash": "flash_attention_2"}[attention]
     bundle.llm_source = llm or bundle.llm_source
     return bundle
 

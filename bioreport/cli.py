@@ -30,6 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="EDF, EDF+, BDF, BrainVision (.vhdr), EEGLAB (.set) or FIF",
     )
     _model_options(generate)
+    generate.add_argument(
+        "--attention",
+        choices=("auto", "flash"),
+        default="auto",
+        help="flash: the LLM's attention by flash-attn (bioreport[flash], a CUDA device)",
+    )
     generate.add_argument("--history", metavar="TEXT|@FILE", help="clinical history, or @FILE that holds it")
     generate.add_argument(
         "--sections", metavar="A,B", help="names of the sections to write, with commas between"

@@ -68,7 +68,11 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     from bioreport.stages import Stages
 
     pipeline = ReportPipeline.from_pretrained(
-        options.model, llm=options.llm, device=options.device, dtype=options.dtype
+        options.model,
+        llm=options.llm,
+        device=options.device,
+        dtype=options.dtype,
+        attention=options.attention,
     )
     failed = 0
     waiting: list[tuple[Path | None, list[Evidence], Stages]] = []
@@ -163,7 +167,9 @@ def _deliver(
         _say(options, f"{target}: written")
     for warning in report.warnings:
         _say(options, f"{report.file}: {warning}")
-    signal = sum(stages.seconds.get(name, 0.0) for name in ("mains", "preprocess", "measure", "encode"))
+    signal = sum(
+        stages.seconds.get(name, 0.0) for name in ("mains", "read", "preprocess", "measure", "encode")
+    )
     times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in stages.seconds.items())
     _say(
         options,

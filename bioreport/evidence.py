@@ -18,7 +18,7 @@ from bioreport.heads import pool_features
 from bioreport.measurements import Measurer, facts, measured_findings
 from bioreport.montage import FEW_ELECTRODES
 from bioreport.preprocess import EpochBatch, detect_line_frequency, stream_epochs
-from bioreport.recording import Recording
+from bioreport.recording import Recording, Segment
 from bioreport.stages import Stages
 from bioreport.statistics import BandPowerStatistics
 
@@ -113,12 +113,12 @@ def read_evidence(
             line = replace(line, frequency=line_frequency)
     measurer = Measurer(recording, spec, line)
     powers = BandPowerStatistics(spec) if statistics else None
-    batches = stream_epochs(
-        recording,
-        spec,
-        line_frequency=line.frequency,
-        on_raw=measurer.on_raw,
-    )
+
+    def on_raw(segment: Segment, start: int, data: np.ndarray) -> None:
+        with stages("measure"):
+            measurer.on_raw(segment, start, data)
+
+    batches = stream_epochs(recording, spec, line_frequency=line.frequency, on_raw=on_raw, stages=stages)
     # held as a whole from the start: lists of small pieces between large temporaries would scatter the heap
     head = bundle.findings_head
     n, names = batches.n_epochs, head.names if head is not None else ()
@@ -141,7 +141,9 @@ def read_evidence(
             rows = slice(done, done + len(token))
             if head is not None:
                 logits[rows], places[rows] = head(token, by_channel)
-        tokens[rows], starts[rows] = token, batch.start_seconds
+            # here a GPU's results are waited for, so their time is the encoder's
+            tokens[rows] = token
+        starts[rows] = batch.start_seconds
         done = rows.stop
         usable += int(batch.channel_mask.any(1).sum())
     if usable == 0:

@@ -30,7 +30,8 @@ def load_llm(
         ``"auto"``: as stored.
     device : str or torch.device
     attention : {None, "sdpa", "eager", "flash_attention_2"}
-        None takes the fastest that torch alone has for this family (SDPA as a rule).
+        Transformers' own names. None takes the fastest that torch alone has for this family (SDPA as a
+        rule); ``"flash_attention_2"`` needs flash-attn, a CUDA device, and 16 bits.
 
     Returns
     -------
@@ -41,14 +42,15 @@ def load_llm(
     ------
     InputError
         Where the model is not there, cannot be fetched, is incomplete or no causal LM, or where the attention
-        asked for is not installed.
+        asked for is not installed or cannot run as asked.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     name = fspath(name_or_dir)
-    _check_attention(name, attention)
     if isinstance(dtype, str) and dtype != "auto":
         dtype = getattr(torch, dtype)
+    if attention == "flash_attention_2":
+        _check_flash(name, torch.device(device), dtype)
     local = Path(name).is_dir()
     if local and not (Path(name) / "config.json").is_file():
         raise InputError(
@@ -125,16 +127,26 @@ def _absent(name: str, local: bool) -> InputError:
     )
 
 
-def _check_attention(name: str, attention: str | None) -> None:
-    if attention != "flash_attention_2":
-        return
+def _check_flash(name: str, device: torch.device, dtype: str | torch.dtype) -> None:
     from transformers.utils import is_flash_attn_2_available
 
+    if device.type != "cuda":
+        raise InputError(
+            name,
+            f"is to run with flash-attn, which needs a CUDA device and not the {device.type}",
+            "choose --device cuda on a machine that has one, or leave out --attention flash",
+        )
     if not is_flash_attn_2_available():
         raise InputError(
             name,
-            "is to run with flash_attention_2, which is not installed or has no CUDA device here",
-            "run `pip install bioreport[flash]` on a CUDA machine, or leave the option out",
+            "is to run with flash-attn, which is not installed here",
+            "run `pip install 'bioreport[flash]'`, or leave out --attention flash",
+        )
+    if dtype not in ("auto", torch.float16, torch.bfloat16):
+        raise InputError(
+            name,
+            "is to run with flash-attn, which computes in 16 bits only",
+            "choose --dtype bfloat16 or auto, or leave out --attention flash",
         )
 
 

@@ -82,6 +82,7 @@ class ReportPipeline:
         llm: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        attention: str = "auto",
     ) -> "ReportPipeline":
         """Load a bundle by name or folder.
 
@@ -93,13 +94,15 @@ class ReportPipeline:
             Hub id or folder of the causal LM to use in place of the bundle's.
         device : {"auto", "cpu", "cuda"}
         dtype : {"auto", "float32", "bfloat16"}
+        attention : {"auto", "flash"}
+            Of the LLM: what torch alone has, or flash-attn, where that is installed and there is a GPU.
 
         Raises
         ------
         InputError
-            Where the bundle or its LLM is missing or does not fit.
+            Where the bundle or its LLM is missing or does not fit, or flash-attn cannot run.
         """
-        bundle = load_bundle(name_or_dir, llm=llm, device=device, dtype=dtype)
+        bundle = load_bundle(name_or_dir, llm=llm, device=device, dtype=dtype, attention=attention)
         # loads the LLM: one that is missing or does not fit is told before any signal is read
         _ = bundle.fusion
         return cls(bundle)

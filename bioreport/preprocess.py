@@ -17,6 +17,7 @@ from bioreport.filters import OverlapSave, Response, design_response
 from bioreport.line_noise import LineNoise, detect_line_frequency
 from bioreport.montage import CELM_CHANNELS
 from bioreport.quality import fill_invalid, usable_channels
+from bioreport.stages import Stages
 
 if TYPE_CHECKING:
     from bioreport.recording import Recording, Segment
@@ -149,6 +150,7 @@ def stream_epochs(
     chunk_seconds: float = 60.0,
     batch_epochs: int = 16,
     on_raw: "Callable[[Segment, int, np.ndarray], None] | None" = None,
+    stages: Stages | None = None,
 ) -> EpochStream:
     """Filter, resample and cut a recording into epochs, in one pass and constant memory.
 
@@ -168,6 +170,8 @@ def stream_epochs(
         Epochs in a batch; the last one may hold fewer.
     on_raw : callable, optional
         Called with (segment, first sample, data [recording.names, samples] in µV) for each chunk as read.
+    stages : Stages, optional
+        Where the seconds of reading count, as stage ``"read"``.
 
     Returns
     -------
@@ -207,7 +211,8 @@ def stream_epochs(
     dropped = sum(_dropped_seconds(seconds, spec) for seconds in lengths)
     if dropped >= 0.05:
         warnings.append(f"{dropped:.1f} s at the ends of segments are too short for an epoch and left out.")
-    epochs = _epochs(recording, spec, response, rows, counts, chunk_seconds, on_raw)
+    raw = (stages or Stages()).each("read", recording.stream(chunk_seconds))
+    epochs = _epochs(recording, spec, response, rows, counts, raw, on_raw)
     batches = _batched(epochs, spec, rows, batch_epochs)
     return EpochStream(spec, response, sum(counts), dropped, warnings, batches)
 
@@ -282,7 +287,7 @@ def _epochs(
     response: Response,
     rows: list[tuple[int, int]],
     counts: list[int],
-    chunk_seconds: float,
+    raw: "Iterator[tuple[Segment, int, np.ndarray]]",
     on_raw: "Callable[[Segment, int, np.ndarray], None] | None",
 ) -> Iterator[_Epoch]:
     engine = OverlapSave(response, len(rows))
@@ -290,7 +295,7 @@ def _epochs(
     source = [row for _, row in rows]
     current: Segment | None = None
     wanted = dict(zip(recording.segments, counts, strict=True))
-    for segment, start, chunk in recording.stream(chunk_seconds):
+    for segment, start, chunk in raw:
         if on_raw is not None:
             on_raw(segment, start, chunk)
         if segment != current:

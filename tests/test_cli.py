@@ -10,6 +10,7 @@ from typing import Any
 import edfio
 import numpy as np
 import pytest
+import torch
 
 from bioreport import ReportPipeline, cli
 from bioreport.errors import InputError
@@ -77,6 +78,14 @@ def test_json_holds_what_design_promises(short_edf: Path, capsys: pytest.Capture
     assert all(set(finding) == keys for finding in report["findings"])
     assert "O1" in report["measurements"]["channel_mapping"].values()
     assert captured.err == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="where a GPU is, it may run")
+def test_flash_attention_without_a_gpu_is_one_sentence(
+    short_edf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", short_edf, "--attention", "flash") == 1
+    assert len(sentences(capsys.readouterr().err)) == 1
 
 
 def test_greedy_reports_are_the_same_each_time(short_edf: Path, capsys: pytest.CaptureFixture[str]) -> None:

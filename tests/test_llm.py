@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
+from bioreport import ReportPipeline
 from bioreport.errors import InputError
 from bioreport.llm import load_llm
 
@@ -117,10 +118,32 @@ def test_unknown_hub_id_without_network(monkeypatch):
         load_llm("bioreport-tests/no-such-model")
 
 
-def test_flash_attention_absent_is_said(saved, monkeypatch):
-    monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: False)
-    with pytest.raises(InputError, match=r"bioreport\[flash\]"):
-        load_llm(saved, attention="flash_attention_2")
+@pytest.mark.parametrize(
+    ("installed", "device", "dtype", "sentence"),
+    [
+        (True, "cpu", "auto", r"needs a CUDA device and not the cpu; choose --device cuda"),
+        (False, "cuda", "auto", r"is not installed here; run `pip install 'bioreport\[flash\]'`"),
+        (True, "cuda", "float32", r"computes in 16 bits only; choose --dtype bfloat16"),
+    ],
+)
+def test_flash_attention_that_cannot_run_is_said(saved, monkeypatch, installed, device, dtype, sentence):
+    monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: installed)
+    with pytest.raises(InputError, match=sentence):
+        load_llm(saved, dtype=dtype, device=device, attention="flash_attention_2")
+
+
+def test_attention_of_the_pipeline_is_that_of_the_llm(monkeypatch):
+    asked = []
+
+    def load(name, dtype, device, *, attention):
+        asked.append(attention)
+        raise InputError(name, "was asked for", "nothing")
+
+    monkeypatch.setattr("bioreport.llm.load_llm", load)
+    for options in ({}, {"attention": "flash"}):
+        with pytest.raises(InputError, match="was asked for"):
+            ReportPipeline.from_pretrained(**options)
+    assert asked == [None, "flash_attention_2"]
 
 
 def test_a_model_that_the_hub_does_not_answer_for_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
