@@ -8,7 +8,7 @@ import torch
 from kernel_checks import DEVICE, assert_close, relative_rms
 from torch import Tensor
 
-from bioreport_kernels import reference
+from bioreport_kernels import configs, reference
 from bioreport_kernels.gpu import linear, linear_causal
 
 FLOAT32, NAMES = 1e-5, ("o", "dq", "dk", "dv")
@@ -50,6 +50,54 @@ def check(*args: Any, tolerance: float = FLOAT32, **options: Any) -> None:
 @pytest.mark.usefixtures("poisoned")
 def test_output_and_gradients(length: int, dim: int, feature_map: str) -> None:
     check(*tensors(1 if length > 500 else 2, length, 2, dim), feature_map)
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full chip, where narrow heads share a program; chunks stay short."""
+    monkeypatch.setattr(linear, "processors", lambda device: 1)
+    monkeypatch.setattr(linear, "LARGEST_CHUNK", 128)
+    setting = {"BLOCK_T": 64, "COLUMNS": 128, "num_warps": 8, "num_stages": 2}
+    monkeypatch.setattr(configs, "_trial", dict.fromkeys(linear.CANDIDATES, setting))
+
+
+def heads_in_a_program(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Heads that each later launch takes together."""
+    seen: list[int] = []
+    start = linear.launch
+
+    def note(*args: Any, **settings: Any) -> None:
+        seen.append(settings["HEADS"])
+        start(*args, **settings)
+
+    monkeypatch.setattr(linear, "launch", note)
+    return seen
+
+
+@pytest.mark.parametrize("feature_map", ["softmax", "elu"])
+@pytest.mark.parametrize(("heads", "dim"), [(8, 25), (6, 25), (3, 40), (5, 1)])
+@pytest.mark.usefixtures("poisoned", "crowded")
+def test_heads_side_by_side(monkeypatch: pytest.MonkeyPatch, heads: int, dim: int, feature_map: str) -> None:
+    seen = heads_in_a_program(monkeypatch)
+    check(*tensors(1, 270, heads, dim), feature_map)
+    assert seen and min(seen) > 1
+    q, k, v, grad = tensors(2, 40, heads, dim)
+    check(*torch.stack([q, k, v], 2).unbind(2), grad, feature_map)
+
+
+@pytest.mark.usefixtures("crowded")
+def test_heads_apart_are_taken_singly(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = heads_in_a_program(monkeypatch)
+    check(*(x.transpose(1, 2).contiguous().transpose(1, 2) for x in tensors(1, 70, 4, 25)), "softmax")
+    assert set(seen) == {1}
+
+
+@pytest.mark.usefixtures("poisoned", "crowded")
+def test_a_head_far_above_its_neighbours_in_one_tile() -> None:
+    q, k, v, grad = tensors(1, 130, 4, 25)
+    q[:, :, 3] += 90.0
+    k[:, :, 0] -= 90.0
+    check(q, k, v, grad, "softmax")
 
 
 @pytest.mark.parametrize("feature_map", ["softmax", "elu"])
@@ -131,7 +179,6 @@ def test_large_and_very_low_values(feature_map: str) -> None:
     k[:, 5:, 2] = torch.finfo(torch.float32).min
     q[:, 7, 0, :20] = torch.finfo(torch.float32).min
     q[:, 9] += 200.0
-    # one head far above its neighbours in the same tile
     q[:, :, 3] += 90.0
     k[:, :, 0] -= 60.0
     check(q, k, v, grad, feature_map, tolerance=FLOAT32 if feature_map == "softmax" else 3e-5)

@@ -426,8 +426,9 @@ class Layout:
         columns = chosen.pop("COLUMNS", 0)
         heads = 1
         if self.dk == self.dv and all(x.stride(2) == x.shape[3] for x in rows):
-            fitting = [n for n in range(1, self.heads + 1) if self.heads % n == 0 and n * self.dk <= columns]
-            heads = max(fitting, default=1)
+            # heads share a program only where there are enough of them for the whole chip
+            most = min(columns // self.dk, self.slots * self.heads // processors(rows[0].device))
+            heads = max((n for n in range(1, most + 1) if self.heads % n == 0), default=1)
         strides = [stride for x in rows for stride in x.stride()[:3]]
         if heads > 1:
             # a head's place follows from its width there
@@ -544,8 +545,8 @@ def cases() -> Iterator[Case]:
 
     def case(dim: int, dtype: torch.dtype) -> Case:
         def run(device: torch.device) -> None:
-            q, k, v, grad = torch.empty(4, 1, 65_536, 8, dim, dtype=dtype, device=device).normal_().unbind()
-            borders = torch.tensor([0, 30_000, 65_536], device=device)
+            q, k, v, grad = torch.empty(4, 1, 2**19, 8, dim, dtype=dtype, device=device).normal_().unbind()
+            borders = torch.tensor([0, 300_000, 2**19], device=device)
             for feature_map in ("softmax", "elu"):
                 _, *kept = forward(q, k, v, borders, feature_map, 1.0)
                 backward(grad, q, k, v, *kept, borders, feature_map, 1.0)
