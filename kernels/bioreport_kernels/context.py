@@ -8,6 +8,8 @@ in an online softmax, so a sequence of any length needs memory for one part.
 import torch
 from torch import Tensor
 
+from bioreport_kernels.cpu.linear import Sums, attend, with_norm
+from bioreport_kernels.cpu.sequences import Scratch
 from bioreport_kernels.reference import accumulation_dtype
 
 
@@ -25,26 +27,20 @@ class LinearAttentionContext:
     """
 
     def __init__(self) -> None:
-        self._state: tuple[Tensor, Tensor, Tensor] | None = None
+        self._sums: Sums | None = None
+        # what `attend` multiplies with, by scale, until the next keys come
+        self._ready: dict[float, Tensor] = {}
 
     @torch.no_grad()
     def update(self, k: Tensor, v: Tensor) -> None:
         """Take the next part: keys k [T, H, Dk] and values v [T, H, Dv]; T may be 0."""
         if not len(k):
             return
+        if self._sums is None:
+            self._sums = Sums("softmax", Scratch(k))
         wide = accumulation_dtype(k.dtype)
-        k, v = k.to(wide).transpose(0, 1), v.to(wide).transpose(0, 1)
-        top = k.amax(1)
-        weight = (k - top[:, None]).exp()
-        total, values = weight.sum(1), weight.transpose(1, 2) @ v
-        if self._state is not None:
-            known_top, known_total, known_values = self._state
-            merged = torch.maximum(top, known_top)
-            old, new = (known_top - merged).exp(), (top - merged).exp()
-            total = known_total * old + total * new
-            values = known_values * old[..., None] + values * new[..., None]
-            top = merged
-        self._state = top, total, values
+        self._sums.add(k.to(wide), v.to(wide))
+        self._ready.clear()
 
     @torch.no_grad()
     def attend(self, q: Tensor, scale: float | None = None) -> Tensor:
@@ -55,10 +51,12 @@ class LinearAttentionContext:
         ValueError
             Where no key has been taken.
         """
-        if self._state is None:
+        if self._sums is None:
             raise ValueError("no keys yet: call update first")
-        _, total, values = self._state
         factor = q.shape[-1] ** -0.5 if scale is None else scale
-        context = values / total[..., None] * factor
-        out = q.to(values.dtype).softmax(-1).transpose(0, 1) @ context
-        return out.transpose(0, 1).to(q.dtype)
+        if factor not in self._ready:
+            self._ready[factor] = with_norm("softmax", *self._sums.result(), factor)
+        context = self._ready[factor]
+        out = context.new_empty(*q.shape[:2], context.shape[2] - 1)
+        attend("softmax", q.to(context.dtype), context, self._sums.scratch, out)
+        return out.to(q.dtype)
