@@ -6,6 +6,16 @@
 from bioreport_kernels import reference
 from bioreport_kernels.aggregate import EpochAggregator, aggregate_epochs
 from bioreport_kernels.context import LinearAttentionContext
+from bioreport_kernels.implicit import ImplicitWeights, implicit_decode, implicit_quantize
 from bioreport_kernels.linear import linear_attention
 
-__all__ = ["EpochAggregator", "LinearAttentionContext", "aggregate_epochs", "linear_attention", "reference"]
+__all__ = [
+    "EpochAggregator",
+    "ImplicitWeights",
+    "LinearAttentionContext",
+    "aggregate_epochs",
+    "implicit_decode",
+    "implicit_quantize",
+    "linear_attention",
+    "reference",
+]

@@ -1,6 +1,7 @@
 """Quantization with implicit codebooks, as `bioreport_kernels.implicit_quantize` documents it."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -52,9 +53,14 @@ class ImplicitWeights(NamedTuple):
     shortlists: Tensor | None = None
     skip: bool = False
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "ImplicitWeights":
+        """The same with every tensor changed."""
+        fields: list[Any] = [change(w) if isinstance(w, Tensor) else w for w in self]
+        return ImplicitWeights(*fields)
+
     def to(self, *args: Any, **kwargs: Any) -> "ImplicitWeights":
-        """The same weights after `torch.Tensor.to` with these arguments."""
-        return ImplicitWeights(*(w.to(*args, **kwargs) if isinstance(w, Tensor) else w for w in self))
+        """The same after `torch.Tensor.to` with these arguments."""
+        return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
 
 def implicit_codewords(weights: ImplicitWeights, stage: int, codes: Tensor, estimate: Tensor) -> Tensor:
