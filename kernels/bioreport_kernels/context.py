@@ -55,7 +55,8 @@ class LinearAttentionContext:
             raise ValueError("no keys yet: call update first")
         factor = q.shape[-1] ** -0.5 if scale is None else scale
         if factor not in self._ready:
-            self._ready[factor] = with_norm("softmax", *self._sums.result(), factor)
+            known, _, total = self._sums.result()
+            self._ready[factor] = with_norm("softmax", known, total, factor)
         context = self._ready[factor]
         out = context.new_empty(*q.shape[:2], context.shape[2] - 1)
         attend("softmax", q.to(context.dtype), context, self._sums.scratch, out)

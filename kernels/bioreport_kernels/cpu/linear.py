@@ -1,8 +1,9 @@
 """Linear attention in plain PyTorch: any device, and nothing of the sequence's length but inputs and results.
 
 Parts of time (`cpu.sequences`) enter through products of their rows: Σ weightᵀ v of the keys, then
-features(q) times that, with the norm as one more column, as if v had a column of ones. The softmax over time is
-online (Milakov and Gimelshein 2018). Exponentials are powers of two: exp is four times slower on some processors.
+features(q) times that, with the norm as one more column, as if v had a column of ones. The softmax over time
+is online (Milakov and Gimelshein 2018). Exponentials are powers of two: exp is four times slower on some
+processors.
 """
 
 import math
@@ -23,7 +24,7 @@ _LOG2_E = math.log2(math.e)
 
 
 class Sums:
-    """Σ weight and Σ weightᵀ v over time, weight = softmax_time(k) or φ(k), of keys that come in parts."""
+    """Σ weight and Σ weightᵀ v over time, weight = exp(k - top) or φ(k), of keys that come in parts."""
 
     def __init__(self, feature_map: str, scratch: Scratch) -> None:
         self.feature_map, self.scratch = feature_map, scratch
@@ -57,13 +58,13 @@ class Sums:
         context.baddbmm_(weight_t, v)
         total.add_(weight.sum(0))
 
-    def result(self) -> tuple[Tensor, Tensor]:
-        """Context [G, Dk, Dv] and total [G, Dk] of the keys so far, as `forward` returns them."""
+    def result(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Context [G, Dk, Dv], top and total [G, Dk] of the keys so far, as `forward` returns them."""
         assert self._sums is not None
         context, total = self._sums
         if self.feature_map == "elu":
-            return context, total
-        return context / total.unsqueeze(2), total.log() + self._top
+            return context, total.new_empty(0), total
+        return context / total.unsqueeze(2), self._top, total
 
 
 def with_norm(feature_map: str, context: Tensor, total: Tensor, scale: float) -> Tensor:
@@ -122,26 +123,29 @@ def _grouped(
 
 def forward(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, feature_map: str, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Result [B, T, H, Dv], and per sequence the context [N, H, Dk, Dv] and total [N, H, Dk].
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Result [B, T, H, Dv], and per sequence the context [N, H, Dk, Dv], top and total [N, H, Dk].
 
-    For ``"softmax"`` the context is softmax_time(k)ᵀ v and the total the logarithm of the softmax's
-    denominator; for ``"elu"`` they are Σ φ(k)ᵀ v and Σ φ(k). Zeros for an empty sequence.
+    For ``"softmax"`` the context is softmax_time(k)ᵀ v, top the largest key and total Σ exp(k - top); for
+    ``"elu"`` context and total are Σ φ(k)ᵀ v and Σ φ(k), and top is empty. Zeros for an empty sequence.
     """
     context, total = _zeros(q, v, cu_seqlens)
+    top = torch.zeros_like(total) if feature_map == "softmax" else total.new_empty(0)
     o = v.new_empty(v.shape)
     scratch = Scratch(q)
     for group, parts in _grouped(q, v, cu_seqlens):
         sums = Sums(feature_map, scratch)
         for part in parts:
             sums.add(part.take(k), part.take(v), part)
-        known, norm = sums.result()
+        known, highest, norm = sums.result()
+        if feature_map == "softmax":
+            top[group.sequences] = highest.unflatten(0, (group.count, -1))
         context[group.sequences] = known.unflatten(0, (group.count, -1))
         total[group.sequences] = norm.unflatten(0, (group.count, -1))
         extended = with_norm(feature_map, known, norm, scale)
         for part in parts:
             part.put(o, attend(feature_map, part.take(q), extended, scratch, part.room(o, scratch)))
-    return o, context, total
+    return o, context, top, total
 
 
 def backward(
@@ -150,6 +154,7 @@ def backward(
     k: Tensor,
     v: Tensor,
     context: Tensor,
+    top: Tensor,
     total: Tensor,
     cu_seqlens: Tensor | None,
     feature_map: str,
@@ -166,6 +171,8 @@ def backward(
         known, norm = context[group.sequences].flatten(0, 1), total[group.sequences].flatten(0, 1)
         if feature_map == "softmax":
             dcontext = _softmax_queries(parts, grad_o, q, known * scale, dq, scratch).mul_(scale)
+            dcontext.div_(norm.unsqueeze(2))
+            highest = top[group.sequences].flatten(0, 1)
             shift = (known * dcontext).sum(2)
         else:
             both = _elu_queries(parts, grad_o, q, with_norm(feature_map, known, norm, scale), dq, scratch)
@@ -174,7 +181,7 @@ def backward(
             keys, values = part.take(k), part.take(v)
             weight = scratch("weight", *keys.shape)
             if feature_map == "softmax":
-                _exp_(torch.sub(keys, norm, out=weight))
+                _exp_(torch.sub(keys, highest, out=weight))
             else:
                 _positive(keys, weight)
             part.put(dv, part.room(dv, scratch).copy_(_product(weight, dcontext, scratch)))
