@@ -8,10 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.projectors import KINDS, Projector, build_projector
+from bioreport.qinco import Qinco, qinco1_weights, qinco2_weights
 
 StateDict = Mapping[str, Tensor]
 # What wrappers put before a key: DataParallel, and classes that hold CBraMod as a part.
@@ -125,6 +127,53 @@ def celm_projector_kind(state_dict: StateDict) -> str:
     return {(False, False): "linear", (True, False): "sequence", (False, True): "perceiver"}.get(
         (along, perceives), "sequence-perceiver"
     )
+
+
+def qinco(
+    state_dict: StateDict,
+    *,
+    beam: int = 1,
+    shortlist: int | None = None,
+    db_scale: float | None = None,
+    qinco1_mode: bool = False,
+) -> Qinco:
+    """QINCo or QINCo2 from its published weights, told apart by their keys.
+
+    The published checkpoints are pickled modules: save their ``state_dict()`` once, and QINCo's ``db_scale``.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to Tensor
+    beam, shortlist : int
+        QINCo2's B and A, which no shape tells. 32 and 16 in its published settings; by default one beam, and
+        every codeword through the network.
+    db_scale : float, optional
+        QINCo: what the data is divided by, 1 where not given.
+    qinco1_mode : bool
+        QINCo2: trained with its option of this name.
+
+    Returns
+    -------
+    Qinco
+        ``encode(x) -> (codes, quantized)`` and ``decode(codes)``; float32, without gradients to the weights.
+
+    Raises
+    ------
+    ValueError
+        Where keys are missing or unexpected, naming them, or a shape or an option does not fit.
+    """
+    state = unwrapped(state_dict)
+    if "codebook0.weight" in state:
+        if qinco1_mode:
+            raise ValueError("qinco1_mode is an option of QINCo2, and these are weights of QINCo")
+        if shortlist is not None:
+            raise ValueError("shortlist is for QINCo2, and these are weights of QINCo, which has none")
+        scale = torch.tensor(1.0 if db_scale is None else db_scale)
+        return Qinco(qinco1_weights(state), torch.zeros(()), scale, beam=beam).eval()
+    if db_scale is not None:
+        raise ValueError("db_scale is for QINCo: QINCo2's weights bring the mean and scale of their data")
+    weights, mean, scale = qinco2_weights(state, skip=not qinco1_mode)
+    return Qinco(weights, mean, scale, beam=beam, shortlist=shortlist).eval()
 
 
 def unwrapped(state_dict: StateDict) -> dict[str, Tensor]:
