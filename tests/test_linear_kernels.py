@@ -40,7 +40,9 @@ def by_definition(
 
 
 def check(*args: Any, tolerance: float = FLOAT32, **options: Any) -> None:
-    for name, got, want in zip(NAMES, by_kernels(*args, **options), by_definition(*args, **options), strict=True):
+    for name, got, want in zip(
+        NAMES, by_kernels(*args, **options), by_definition(*args, **options), strict=True
+    ):
         assert_close(got, want, tolerance, name, floor=0.1)
 
 
@@ -117,7 +119,9 @@ def test_float16_within_twice_pytorch_s_own_error(dim: int, heads: int, feature_
         naive = torch.einsum("bthd,bhde->bthe", query, context) / norm[..., None]
     own = [naive, *torch.autograd.grad(naive, leaves, grad)]
     wanted = by_definition(q, k, v, grad, feature_map)
-    for name, got, plain, want in zip(NAMES, by_kernels(q, k, v, grad, feature_map), own, wanted, strict=True):
+    for name, got, plain, want in zip(
+        NAMES, by_kernels(q, k, v, grad, feature_map), own, wanted, strict=True
+    ):
         assert got.dtype == torch.float16
         assert_close(got, want, 2 * relative_rms(plain, want) + 1e-4, name)
 
@@ -154,7 +158,12 @@ def views(layout: str) -> list[Tensor]:
             wide = [torch.cat([x, x, x], 3)[:, :, :, 3:28] for x in (q, k, v, grad)]
             return [torch.cat([x, x], 1)[:, 35:105] for x in wide]
         case "expanded":
-            return [q[:, :, :1].expand_as(q), k[:1].expand_as(k), v[:, :1].expand_as(v), grad[:, :1].expand_as(v)]
+            return [
+                q[:, :, :1].expand_as(q),
+                k[:1].expand_as(k),
+                v[:, :1].expand_as(v),
+                grad[:, :1].expand_as(v),
+            ]
         case "gradient of a sum":
             return [q, k, v, torch.ones((), device=DEVICE).expand_as(v)]
     raise AssertionError(layout)
@@ -189,7 +198,9 @@ def test_a_feature_that_is_nowhere_counts_evenly() -> None:
     k[..., 3] = float("-inf")
     evenly = k.clone()
     evenly[..., 3] = 0.0
-    for got, want in zip(by_kernels(q, k, v, grad, "softmax"), by_kernels(q, evenly, v, grad, "softmax"), strict=True):
+    for got, want in zip(
+        by_kernels(q, k, v, grad, "softmax"), by_kernels(q, evenly, v, grad, "softmax"), strict=True
+    ):
         assert_close(got, want, FLOAT32)
 
 
@@ -222,7 +233,12 @@ def test_rows_beyond_two_gigaelements() -> None:
 
 
 def causal_by_definition(
-    q: Tensor, k: Tensor, v: Tensor, borders: Tensor | None, state: tuple[Tensor, Tensor] | None, grads: list[Tensor]
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    borders: Tensor | None,
+    state: tuple[Tensor, Tensor] | None,
+    grads: list[Tensor],
 ) -> list[Tensor]:
     leaves = [x.detach().double().cpu().requires_grad_() for x in (q, k, v, *(state or ()))]
     out, final = reference.linear_attention(

@@ -5,10 +5,17 @@
 φ(x) = elu(x) + 1; causal sums run up to the row itself.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from bioreport_kernels import reference
+from bioreport_kernels.cpu import linear as plain
+from bioreport_kernels.reference import accumulation_dtype
+
+# Widths and dtypes that the kernels take; others are computed in PyTorch on the GPU, too.
+WIDEST_HEAD = 128
+KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def linear_attention(
@@ -25,6 +32,9 @@ def linear_attention(
 ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
     """Attention in time and memory linear in the length.
 
+    On CUDA in float16, bfloat16 and float32, with heads up to 128 wide, by Triton kernels that read q, k and
+    v as they lie (views of a fused projection too); two runs give the same bits.
+
     Parameters
     ----------
     q, k : Tensor, shape (B, T, H, Dk)
@@ -37,6 +47,7 @@ def linear_attention(
         Factor on the result; by default Dk**-0.5 for ``"softmax"`` and 1 for ``"elu"``.
     cu_seqlens : int Tensor, shape (S + 1,), optional
         Borders of S sequences packed along T, from 0 to T; B is 1 then, and each attends within itself.
+        On the CPU they are checked; on a GPU they are not, since that would wait for it.
     initial_state : (Tensor (N, H, Dk, Dv), Tensor (N, H, Dk)), optional
         What a causal call returned for the rows before these; N is S where packed, else B.
     return_state : bool
@@ -70,25 +81,21 @@ def linear_attention(
         raise ValueError("causal is defined for feature_map='elu' only")
     if (return_state or initial_state is not None) and not causal:
         raise ValueError("a state is defined for causal=True only")
-    sequences = q.shape[0]
-    if cu_seqlens is not None:
-        sequences = _count_sequences(cu_seqlens, q)
+    sequences = q.shape[0] if cu_seqlens is None else _count_sequences(cu_seqlens, q)
     if initial_state is not None:
         want = [sequences, q.shape[2], q.shape[3], v.shape[3]]
         got = [list(s.shape) for s in initial_state]
         if got != [want, want[:3]]:
             raise ValueError(f"initial_state must be of shapes {want} and {want[:3]}, got {got}")
-    return reference.linear_attention(
-        q,
-        k,
-        v,
-        feature_map=feature_map,
-        causal=causal,
-        scale=scale,
-        cu_seqlens=cu_seqlens,
-        initial_state=initial_state,
-        return_state=return_state,
-    )
+    if not causal:
+        if scale is None:
+            scale = q.shape[-1] ** -0.5 if feature_map == "softmax" else 1.0
+        out, *_ = _attend(q, k, v, cu_seqlens, feature_map, float(scale))
+        return out
+    context, total = (None, None) if initial_state is None else initial_state
+    factor = 1.0 if scale is None else float(scale)
+    out, context, total = _attend_causal(q, k, v, cu_seqlens, factor, context, total)
+    return (out, (context, total)) if return_state else out
 
 
 def _count_sequences(cu_seqlens: Tensor, q: Tensor) -> int:
@@ -96,7 +103,211 @@ def _count_sequences(cu_seqlens: Tensor, q: Tensor) -> int:
         raise ValueError(f"with cu_seqlens B must be 1, got {q.shape[0]}")
     if cu_seqlens.ndim != 1 or len(cu_seqlens) < 2 or cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise ValueError("cu_seqlens must be an int32 or int64 vector of at least two borders")
+    return len(cu_seqlens) - 1
+
+
+def _check_borders(cu_seqlens: Tensor | None, length: int) -> None:
+    if cu_seqlens is None or cu_seqlens.device.type != "cpu":
+        return
     borders = cu_seqlens.tolist()
-    if borders[0] != 0 or borders[-1] != q.shape[1] or borders != sorted(borders):
-        raise ValueError(f"cu_seqlens must rise from 0 to T={q.shape[1]}, got {borders[0]} to {borders[-1]}")
-    return len(borders) - 1
+    if borders[0] != 0 or borders[-1] != length or borders != sorted(borders):
+        raise ValueError(f"cu_seqlens must rise from 0 to T={length}, got {borders[0]} to {borders[-1]}")
+
+
+def _in_kernels(q: Tensor, v: Tensor) -> bool:
+    return q.dtype in KERNEL_DTYPES and max(q.shape[3], v.shape[3]) <= WIDEST_HEAD
+
+
+def _state_like(q: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
+    sequences = q.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    shape, dtype = (sequences, q.shape[2], q.shape[3]), accumulation_dtype(q.dtype)
+    return q.new_empty(*shape, v.shape[3], dtype=dtype), q.new_empty(shape, dtype=dtype)
+
+
+@torch.library.custom_op("bioreport::linear_attention", mutates_args=())
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, feature_map: str, scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _check_borders(cu_seqlens, q.shape[1])
+    return plain.forward(q, k, v, cu_seqlens, feature_map, scale)
+
+
+@_attend.register_kernel("cuda")
+def _(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, feature_map: str, scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from bioreport_kernels.gpu import linear as gpu
+
+    _check_borders(cu_seqlens, q.shape[1])
+    run = gpu.forward if _in_kernels(q, v) else plain.forward
+    with torch.cuda.nvtx.range("bioreport::linear_attention"):
+        return run(q, k, v, cu_seqlens, feature_map, scale)
+
+
+@_attend.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, feature_map: str, scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    context, total = _state_like(q, v, cu_seqlens)
+    top = total.new_empty(total.shape if feature_map == "softmax" else 0)
+    return v.new_empty(v.shape), context, top, total
+
+
+@torch.library.custom_op("bioreport::linear_attention_backward", mutates_args=())
+def _attend_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    context: Tensor,
+    top: Tensor,
+    total: Tensor,
+    cu_seqlens: Tensor | None,
+    feature_map: str,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return plain.backward(grad, q, k, v, context, top, total, cu_seqlens, feature_map, scale)
+
+
+@_attend_backward.register_kernel("cuda")
+def _(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    context: Tensor,
+    top: Tensor,
+    total: Tensor,
+    cu_seqlens: Tensor | None,
+    feature_map: str,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from bioreport_kernels.gpu import linear as gpu
+
+    run = gpu.backward if _in_kernels(q, v) else plain.backward
+    with torch.cuda.nvtx.range("bioreport::linear_attention_backward"):
+        return run(grad, q, k, v, context, top, total, cu_seqlens, feature_map, scale)
+
+
+@_attend_backward.register_fake
+def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, k, v, cu_seqlens, ctx.feature_map, ctx.scale = inputs
+    _, *kept = output
+    ctx.mark_non_differentiable(*kept)
+    ctx.save_for_backward(q, k, v, *kept, cu_seqlens)
+
+
+def _differentiate(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    q, k, v, context, top, total, cu_seqlens = ctx.saved_tensors
+    grads = _attend_backward(grad, q, k, v, context, top, total, cu_seqlens, ctx.feature_map, ctx.scale)
+    return (*grads, None, None, None)
+
+
+_attend.register_autograd(_differentiate, setup_context=_keep)
+
+
+@torch.library.custom_op("bioreport::linear_attention_causal", mutates_args=())
+def _attend_causal(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    scale: float,
+    context: Tensor | None,
+    total: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check_borders(cu_seqlens, q.shape[1])
+    return plain.forward_causal(q, k, v, cu_seqlens, scale, context, total)
+
+
+@_attend_causal.register_kernel("cuda")
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    scale: float,
+    context: Tensor | None,
+    total: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from bioreport_kernels.gpu import linear_causal as gpu
+
+    _check_borders(cu_seqlens, q.shape[1])
+    run = gpu.forward if _in_kernels(q, v) else plain.forward_causal
+    with torch.cuda.nvtx.range("bioreport::linear_attention_causal"):
+        return run(q, k, v, cu_seqlens, scale, context, total)
+
+
+@_attend_causal.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, scale: float, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (v.new_empty(v.shape), *_state_like(q, v, cu_seqlens))
+
+
+@torch.library.custom_op("bioreport::linear_attention_causal_backward", mutates_args=())
+def _attend_causal_backward(
+    grad: Tensor,
+    grad_context: Tensor,
+    grad_total: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    context: Tensor | None,
+    total: Tensor | None,
+    cu_seqlens: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return plain.backward_causal(grad, grad_context, grad_total, q, k, v, context, total, cu_seqlens, scale)
+
+
+@_attend_causal_backward.register_kernel("cuda")
+def _(
+    grad: Tensor,
+    grad_context: Tensor,
+    grad_total: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    context: Tensor | None,
+    total: Tensor | None,
+    cu_seqlens: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from bioreport_kernels.gpu import linear_causal as gpu
+
+    run = gpu.backward if _in_kernels(q, v) else plain.backward_causal
+    with torch.cuda.nvtx.range("bioreport::linear_attention_causal_backward"):
+        return run(grad, grad_context, grad_total, q, k, v, context, total, cu_seqlens, scale)
+
+
+@_attend_causal_backward.register_fake
+def _(
+    grad: Tensor, grad_context: Tensor, grad_total: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    grads = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    return (*grads, grad_context.new_empty(grad_context.shape), grad_total.new_empty(grad_total.shape))
+
+
+def _keep_causal(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, k, v, cu_seqlens, ctx.scale, context, total = inputs
+    ctx.save_for_backward(q, k, v, context, total, cu_seqlens)
+
+
+def _differentiate_causal(
+    ctx: Any, grad: Tensor, grad_context: Tensor, grad_total: Tensor
+) -> tuple[Tensor | None, ...]:
+    q, k, v, context, total, cu_seqlens = ctx.saved_tensors
+    *grads, dcontext, dtotal = _attend_causal_backward(
+        grad, grad_context, grad_total, q, k, v, context, total, cu_seqlens, ctx.scale
+    )
+    if context is None:
+        return (*grads, None, None, None, None)
+    return (*grads, None, None, dcontext.to(context.dtype), dtotal.to(total.dtype))
+
+
+_attend_causal.register_autograd(_differentiate_causal, setup_context=_keep_causal)

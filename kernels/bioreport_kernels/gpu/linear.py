@@ -1,13 +1,13 @@
 """Linear attention, not causal: two launches forward, two backward, each reading its tensors once.
 
-Bytes: q, k, v read and o written once, 4·T·H·D·b; backward q, k, v, do read and dq, dk, dv written, 7·T·H·D·b.
-Flops: 4·T·H·D², forward; so it is bound by memory at D up to 128, given tensor cores.
+Bytes: q, k, v read and o written once, 4·T·H·D·b; backward q, k, v, do read and dq, dk, dv written,
+7·T·H·D·b. Flops: 4·T·H·D², forward; so it is bound by memory at D up to 128, given tensor cores.
 
-A sequence is cut into chunks, so that one long recording fills the chip. `_context_kernel` leaves for each chunk
-the maximum and the sum of every key feature and the Dk × Dv weighted sum of values; `_output_kernel` merges
-them, always in the same order, and reads the queries. Backward, `_dquery_kernel` reads q and do and leaves
-each chunk's share of the context's gradient, `_dkeyvalue_kernel` merges and reads k and v. The correction of
-the softmax over time needs no pass over T: Σ_t A dA = Σ_e dC C for each key feature.
+A sequence is cut into chunks, so that one long recording fills the chip. `_context_kernel` leaves for each
+chunk the maximum and the sum of every key feature and the Dk × Dv weighted sum of values; `_output_kernel`
+merges them, always in the same order, and reads the queries. Backward, `_dquery_kernel` reads q and do and
+leaves each chunk's share of the context's gradient, `_dkeyvalue_kernel` merges and reads k and v. The
+correction of the softmax over time needs no pass over T: Σ_t A dA = Σ_e dC C for each key feature.
 
 Narrow heads (CELM's have 25 features, rows of 50 bytes) are taken several at a time where they lie side by
 side: their columns fill one tile, and of the product of all with all only the diagonal blocks are kept.
@@ -33,9 +33,6 @@ TINY = tl.constexpr(1.1754943508222875e-38)
 
 # Rows in a chunk: a multiple of every BLOCK_T; enough rows that merging contexts costs little beside them.
 CHUNK_STEP, LARGEST_CHUNK, MOST_SPLITS = 128, 4096, 8
-
-# Values a float32 launch takes: its products need two or three TF32 copies of a Dk × Dv matrix in shared memory.
-WIDEST_FLOAT32 = 64
 
 
 @triton.jit
@@ -256,7 +253,8 @@ def _output_kernel(
 @triton.jit
 def _dquery_kernel(
     q, dout, dq, contexts, tops, totals, part_dcontext, part_dtotal,
-    borders, sequences, length, chunk, heads, scale, q_batch, q_row, q_head, o_batch, o_row, o_head, dq_batch, dq_row, dq_head,
+    borders, sequences, length, chunk, heads, scale,
+    q_batch, q_row, q_head, o_batch, o_row, o_head, dq_batch, dq_row, dq_head,
     SOFTMAX: tl.constexpr, PACKED: tl.constexpr, HEADS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, ALIGN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -303,7 +301,9 @@ def _dquery_kernel(
             dnorm = tl.where(norm < TINY, 0.0, dnorm)
             dweight = tl.dot(dnumerator.to(DOT), tl.trans(context), input_precision=PRECISION)
             dquery = (dweight + dnorm * total[None, :]) * positive_slope(query)
-            dcontext = tl.dot(tl.trans(weight).to(DOT), dnumerator.to(DOT), dcontext, input_precision=PRECISION)
+            dcontext = tl.dot(
+                tl.trans(weight).to(DOT), dnumerator.to(DOT), dcontext, input_precision=PRECISION
+            )
             dtotal += tl.sum(tl.where(inside[:, None], weight * dnorm, 0.0), 0)
         put_rows(dq, dquery, rows, inside, columns_k, valid_k, dq_row * ALIGN, BK == HEADS * DK)
     place = slot * heads + group * HEADS
@@ -315,7 +315,8 @@ def _dquery_kernel(
 @triton.jit
 def _dkeyvalue_kernel(
     k, v, dk, dv, contexts, tops, totals, part_dcontext, part_dtotal,
-    borders, sequences, length, chunk, heads, scale, k_batch, k_row, k_head, v_batch, v_row, v_head, dk_batch, dk_row, dk_head, dv_batch, dv_row, dv_head,
+    borders, sequences, length, chunk, heads, scale,
+    k_batch, k_row, k_head, v_batch, v_row, v_head, dk_batch, dk_row, dk_head, dv_batch, dv_row, dv_head,
     SOFTMAX: tl.constexpr, PACKED: tl.constexpr, HEADS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, ALIGN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -418,12 +419,13 @@ class Layout:
         causal: bool = False,
         **flags: bool,
     ) -> None:
-        """Start a kernel on every slot and group of heads; `rows` are the [B, T, H, D] tensors in its order."""
+        """Start a kernel on every slot and group of heads; `rows`: its [B, T, H, D] tensors in order."""
         dtype = rows[0].dtype
         if not causal:
             name = f"{name}_{'softmax' if softmax else 'elu'}"
         chosen: Setting = dict(setting(name, max(self.dk, self.dv), dtype, rows[0].device))
         columns = chosen.pop("COLUMNS", 0)
+        chosen.pop("VALUES", None)
         heads = 1
         if self.dk == self.dv and all(x.stride(2) == x.shape[3] for x in rows):
             # heads share a program only where there are enough of them for the whole chip
@@ -462,21 +464,22 @@ def dense_rows(x: Tensor) -> Tensor:
     return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
 
 
-def _too_wide(v: Tensor) -> bool:
-    return v.dtype == torch.float32 and v.shape[3] > WIDEST_FLOAT32
+def values_at_once(kernel: str, q: Tensor, v: Tensor) -> int:
+    """Values that one launch takes: as many as leave room for a Dk × Dv matrix in what a program has.
 
-
-def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x[..., :WIDEST_FLOAT32], x[..., WIDEST_FLOAT32:]
+    Results of the others follow by themselves; gradients of q and k are sums over values, so over launches.
+    """
+    return setting(kernel, max(q.shape[3], v.shape[3]), v.dtype, v.device).get("VALUES", max(v.shape[3], 1))
 
 
 def forward(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, feature_map: str, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, and the contexts, maxima and sums that `backward` needs; as `cpu.linear.forward`."""
-    if _too_wide(v):
-        left, right = (forward(q, k, half, cu_seqlens, feature_map, scale) for half in _halves(v))
-        return torch.cat([left[0], right[0]], 3), torch.cat([left[1], right[1]], 3), *left[2:]
+    width = values_at_once(f"linear_output_{feature_map}", q, v)
+    if v.shape[3] > width:
+        some = [forward(q, k, x, cu_seqlens, feature_map, scale) for x in v.split(width, 3)]
+        return torch.cat([s[0] for s in some], 3), torch.cat([s[1] for s in some], 3), some[0][2], some[0][3]
     q, k, v = dense_rows(q), dense_rows(k), dense_rows(v)
     layout, softmax = Layout.of(q, v, cu_seqlens), feature_map == "softmax"
     part_context, part_sum = layout.parts(k, layout.dk, layout.dv), layout.parts(k, layout.dk)
@@ -486,12 +489,10 @@ def forward(
     top = torch.empty_like(total) if softmax else total.new_empty(0)
     out = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     parts = (part_context, part_top, part_sum)
+    layout.launch(_context_kernel, "linear_context", softmax, k, v, *parts, *layout.arguments(), rows=(k, v))
     layout.launch(
-        _context_kernel, "linear_context", softmax, k, v, *parts, *layout.arguments(), rows=(k, v)
-    )
-    layout.launch(
-        _output_kernel, "linear_output", softmax, q, out, *parts, context, top, total, *layout.arguments(), scale,
-        rows=(q, out),
+        _output_kernel, "linear_output", softmax, q, out, *parts, context, top, total, *layout.arguments(),
+        scale, rows=(q, out),
     )  # fmt: skip
     return out, context, top, total
 
@@ -509,13 +510,14 @@ def backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v; as `cpu.linear.backward`."""
-    if _too_wide(v):
-        # every value's share of dq and dk is added to the others'
-        halves = zip(_halves(grad), _halves(v), _halves(context), strict=True)
-        left, right = (
-            backward(g, q, k, half, c.contiguous(), top, total, cu_seqlens, feature_map, scale) for g, half, c in halves
-        )
-        return left[0] + right[0], left[1] + right[1], torch.cat([left[2], right[2]], 3)
+    width = values_at_once(f"linear_dquery_{feature_map}", q, v)
+    if v.shape[3] > width:
+        some = [
+            backward(g, q, k, x, c.contiguous(), top, total, cu_seqlens, feature_map, scale)
+            for g, x, c in zip(*(y.split(width, 3) for y in (grad, v, context)), strict=True)
+        ]
+        dq, dk = (torch.stack([s[i] for s in some]).sum(0) for i in (0, 1))
+        return dq, dk, torch.cat([s[2] for s in some], 3)
     grad, q, k, v = dense_rows(grad), dense_rows(q), dense_rows(k), dense_rows(v)
     layout, softmax = Layout.of(q, v, cu_seqlens), feature_map == "softmax"
     part_dcontext = layout.parts(k, layout.dk, layout.dv)
@@ -548,8 +550,8 @@ def cases() -> Iterator[Case]:
             q, k, v, grad = torch.empty(4, 1, 2**19, 8, dim, dtype=dtype, device=device).normal_().unbind()
             borders = torch.tensor([0, 300_000, 2**19], device=device)
             for feature_map in ("softmax", "elu"):
-                _, *kept = forward(q, k, v, borders, feature_map, 1.0)
-                backward(grad, q, k, v, *kept, borders, feature_map, 1.0)
+                _, context, top, total = forward(q, k, v, borders, feature_map, 1.0)
+                backward(grad, q, k, v, context, top, total, borders, feature_map, 1.0)
 
         return Case("linear_attention", dim, dtype, run)
 

@@ -20,7 +20,6 @@ from bioreport_kernels.configs import Setting
 from bioreport_kernels.gpu.launch import Case
 from bioreport_kernels.gpu.linear import (
     TINY,
-    WIDEST_FLOAT32,
     Layout,
     _context_kernel,
     dense_rows,
@@ -29,6 +28,7 @@ from bioreport_kernels.gpu.linear import (
     positive_slope,
     put_rows,
     rows_of,
+    values_at_once,
 )
 
 
@@ -152,15 +152,17 @@ def _causal_dquery_kernel(
         numerator += tl.dot(query, context, input_precision=PRECISION)
         factor = tl.where(inside, scale / floored, 0.0)
         dnumerator = tl.where(inside[:, None], grad * factor[:, None], 0.0)
-        dnorm = tl.where(inside & (norm >= TINY), -tl.sum(dnumerator * (numerator / floored[:, None]), 1), 0.0)
+        dnorm = tl.where(
+            inside & (norm >= TINY), -tl.sum(dnumerator * (numerator / floored[:, None]), 1), 0.0
+        )
         dwithin = (tl.dot(dnumerator, tl.trans(value), input_precision=PRECISION) + dnorm[:, None]) * before
         dquery = tl.dot(dwithin, key, input_precision=PRECISION)
         dquery += tl.dot(dnumerator, tl.trans(context), input_precision=PRECISION)
         dquery = (dquery + dnorm[:, None] * total[None, :]) * positive_slope(raw)
         put_rows(dq, dquery, rows, inside, columns_k, valid_k, dq_row * ALIGN, BK == DK)
-        place = (batch * length + rows) * heads + head
-        tl.store(inverse + place, factor, mask=inside)
-        tl.store(dnorms + place, dnorm, mask=inside)
+        at = (batch * length + rows) * heads + head
+        tl.store(inverse + at, factor, mask=inside)
+        tl.store(dnorms + at, dnorm, mask=inside)
         context = tl.dot(tl.trans(key), value, context, input_precision=PRECISION)
         total += tl.sum(key, 0)
         dcontext = tl.dot(tl.trans(query), dnumerator, dcontext, input_precision=PRECISION)
@@ -233,7 +235,9 @@ def _causal_dkeyvalue_kernel(
         tl.store(dtotals + place * DK + columns_k, dtotal, mask=valid_k)
 
 
-def _initial(layout: Layout, q: Tensor, context: Tensor | None, total: Tensor | None) -> tuple[Tensor, Tensor, bool]:
+def _initial(
+    layout: Layout, q: Tensor, context: Tensor | None, total: Tensor | None
+) -> tuple[Tensor, Tensor, bool]:
     if context is None or total is None:
         unused = layout.parts(q, 1, count=1)
         return unused, unused, False
@@ -259,21 +263,22 @@ def forward(
     total: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output and final state; as `cpu.linear.forward_causal`."""
-    if v.shape[3] > WIDEST_FLOAT32:
-        values = v.split(WIDEST_FLOAT32, 3)
-        states = [None] * len(values) if context is None else context.split(WIDEST_FLOAT32, 3)
-        parts = [forward(q, k, x, cu_seqlens, scale, c, total) for x, c in zip(values, states, strict=True)]
-        return torch.cat([p[0] for p in parts], 3), torch.cat([p[1] for p in parts], 3), parts[0][2]
+    width = values_at_once("linear_causal_output", q, v)
+    if v.shape[3] > width:
+        values = v.split(width, 3)
+        states = [None] * len(values) if context is None else context.split(width, 3)
+        some = [forward(q, k, x, cu_seqlens, scale, c, total) for x, c in zip(values, states, strict=True)]
+        return torch.cat([s[0] for s in some], 3), torch.cat([s[1] for s in some], 3), some[0][2]
     q, k, v = dense_rows(q), dense_rows(k), dense_rows(v)
     layout = Layout.of(q, v, cu_seqlens)
-    parts = _sums(layout, k, v)
+    sums = _sums(layout, k, v)
     context0, total0, initial = _initial(layout, q, context, total)
     out = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     contexts = layout.parts(q, layout.dk, layout.dv, count=layout.sequences)
     totals = layout.parts(q, layout.dk, count=layout.sequences)
     layout.launch(
-        _causal_output_kernel, "linear_causal_output", False, q, k, v, out, *parts, context0, total0, contexts,
-        totals, *layout.arguments(), scale, rows=(q, k, v, out), causal=True, INITIAL=initial,
+        _causal_output_kernel, "linear_causal_output", False, q, k, v, out, *sums, context0, total0,
+        contexts, totals, *layout.arguments(), scale, rows=(q, k, v, out), causal=True, INITIAL=initial,
     )  # fmt: skip
     return out, contexts, totals
 
@@ -291,18 +296,20 @@ def backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v and of the initial state; as `cpu.linear.backward_causal`."""
-    if v.shape[3] > WIDEST_FLOAT32:
-        # every value's share of dq, dk and dtotal is added to the others'; grad_total is handed on once
-        values, grads = v.split(WIDEST_FLOAT32, 3), grad.split(WIDEST_FLOAT32, 3)
-        state_grads = grad_context.split(WIDEST_FLOAT32, 3)
-        states = [None] * len(values) if context is None else context.split(WIDEST_FLOAT32, 3)
-        total_grads = [grad_total] + [torch.zeros_like(grad_total)] * (len(values) - 1)
-        parts = [
+    width = values_at_once("linear_causal_dquery", q, v)
+    if v.shape[3] > width:
+        values = v.split(width, 3)
+        states = [None] * len(values) if context is None else context.split(width, 3)
+        # what comes from the total's own gradient is handed on once
+        total_grads = [grad_total, *[torch.zeros_like(grad_total)] * (len(values) - 1)]
+        some = [
             backward(g, gc.contiguous(), gt, q, k, x, c, total, cu_seqlens, scale)
-            for g, gc, gt, x, c in zip(grads, state_grads, total_grads, values, states, strict=True)
+            for g, gc, gt, x, c in zip(
+                grad.split(width, 3), grad_context.split(width, 3), total_grads, values, states, strict=True
+            )
         ]
-        dq, dk, dtotal = (sum(p[i] for p in parts[1:]) + parts[0][i] for i in (0, 1, 4))
-        return dq, dk, torch.cat([p[2] for p in parts], 3), torch.cat([p[3] for p in parts], 3), dtotal
+        dq, dk, dtotal = (torch.stack([s[i] for s in some]).sum(0) for i in (0, 1, 4))
+        return dq, dk, torch.cat([s[2] for s in some], 3), torch.cat([s[3] for s in some], 3), dtotal
     grad, q, k, v = dense_rows(grad), dense_rows(q), dense_rows(k), dense_rows(v)
     layout = Layout.of(q, v, cu_seqlens)
     sums = _sums(layout, k, v)
@@ -345,8 +352,8 @@ def cases() -> Iterator[Case]:
             q, k, v, grad = torch.empty(4, 1, 16_384, 8, dim, dtype=dtype, device=device).normal_().unbind()
             borders = torch.tensor([0, 10_000, 16_384], device=device)
             state = torch.zeros(2, 8, dim, dim, device=device), torch.ones(2, 8, dim, device=device)
-            _, *final = forward(q, k, v, borders, 1.0, *state)
-            backward(grad, *final, q, k, v, *state, borders, 1.0)
+            _, context, total = forward(q, k, v, borders, 1.0, *state)
+            backward(grad, context, total, q, k, v, *state, borders, 1.0)
 
         return Case("linear_attention causal", dim, dtype, run)
 
