@@ -33,12 +33,12 @@ def architecture(device: torch.device) -> str:
     """The table for a device: that of the newest shipped architecture which is not newer than it.
 
     Consumer chips (sm_86, sm_89, sm_120) take sm_80's, whose tiles are small enough for them. Without a GPU
-    it is sm_80, too.
+    it is sm_90.
     """
     if _architecture is not None:
         return _architecture
     if device.type != "cuda":
-        return "sm_80"
+        return "sm_90"
     major, _ = torch.cuda.get_device_capability(device)
     return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
 
@@ -51,6 +51,19 @@ def setting(kernel: str, dim: int, dtype: torch.dtype, device: torch.device) -> 
     ValueError
         Where no table has an entry, or the user's file is not one.
     """
+    found = _find(kernel, dim, dtype, device)
+    if found is None:
+        bits, arch = dtype.itemsize * 8, architecture(device)
+        raise ValueError(f"no launch setting for {kernel} with dim {dim} and {bits} bits on {arch}")
+    return found
+
+
+def has_setting(kernel: str, dim: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a kernel may be launched: none is shipped where it would spill, or not fit."""
+    return _find(kernel, dim, dtype, device) is not None
+
+
+def _find(kernel: str, dim: int, dtype: torch.dtype, device: torch.device) -> Setting | None:
     if kernel in _trial:
         return _trial[kernel]
     arch, bits = architecture(device), dtype.itemsize * 8
@@ -59,7 +72,7 @@ def setting(kernel: str, dim: int, dtype: torch.dtype, device: torch.device) -> 
         if fitting:
             best = min(fitting, key=lambda e: e["dim"])
             return {name: value for name, value in best.items() if name not in ("dim", "bits")}
-    raise ValueError(f"no launch setting for {kernel} with dim {dim} and {bits} bits on {arch}")
+    return None
 
 
 @cache

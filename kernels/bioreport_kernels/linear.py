@@ -10,12 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bioreport_kernels.configs import has_setting
 from bioreport_kernels.cpu import linear as plain
 from bioreport_kernels.reference import accumulation_dtype
-
-# Widths and dtypes that the kernels take; others are computed in PyTorch on the GPU, too.
-WIDEST_HEAD = 128
-KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def linear_attention(
@@ -114,8 +111,9 @@ def _check_borders(cu_seqlens: Tensor | None, length: int) -> None:
         raise ValueError(f"cu_seqlens must rise from 0 to T={length}, got {borders[0]} to {borders[-1]}")
 
 
-def _in_kernels(q: Tensor, v: Tensor) -> bool:
-    return q.dtype in KERNEL_DTYPES and max(q.shape[3], v.shape[3]) <= WIDEST_HEAD
+def _in_kernel(kernel: str, q: Tensor, v: Tensor) -> bool:
+    """Whether a kernel takes these widths and dtype; what none takes is computed in PyTorch on the GPU, too."""
+    return has_setting(kernel, max(q.shape[3], v.shape[3]), q.dtype, q.device)
 
 
 def _state_like(q: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -139,7 +137,7 @@ def _(
     from bioreport_kernels.gpu import linear as gpu
 
     _check_borders(cu_seqlens, q.shape[1])
-    run = gpu.forward if _in_kernels(q, v) else plain.forward
+    run = gpu.forward if _in_kernel(f"linear_output_{feature_map}", q, v) else plain.forward
     with torch.cuda.nvtx.range("bioreport::linear_attention"):
         return run(q, k, v, cu_seqlens, feature_map, scale)
 
@@ -184,7 +182,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:
     from bioreport_kernels.gpu import linear as gpu
 
-    run = gpu.backward if _in_kernels(q, v) else plain.backward
+    run = gpu.backward if _in_kernel(f"linear_dquery_{feature_map}", q, v) else plain.backward
     with torch.cuda.nvtx.range("bioreport::linear_attention_backward"):
         return run(grad, q, k, v, context, top, total, cu_seqlens, feature_map, scale)
 
@@ -237,7 +235,7 @@ def _(
     from bioreport_kernels.gpu import linear_causal as gpu
 
     _check_borders(cu_seqlens, q.shape[1])
-    run = gpu.forward if _in_kernels(q, v) else plain.forward_causal
+    run = gpu.forward if _in_kernel("linear_causal_output", q, v) else plain.forward_causal
     with torch.cuda.nvtx.range("bioreport::linear_attention_causal"):
         return run(q, k, v, cu_seqlens, scale, context, total)
 
@@ -280,7 +278,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     from bioreport_kernels.gpu import linear_causal as gpu
 
-    run = gpu.backward if _in_kernels(q, v) else plain.backward_causal
+    run = gpu.backward if _in_kernel("linear_causal_dquery", q, v) else plain.backward_causal
     with torch.cuda.nvtx.range("bioreport::linear_attention_causal_backward"):
         return run(grad, grad_context, grad_total, q, k, v, context, total, cu_seqlens, scale)
 
