@@ -8,13 +8,12 @@ The four of CELM, under the key names of its checkpoints:
 - ``sequence-perceiver``: one linear-attention layer, then one perceiver block ("SCC").
 
 Sessions of different lengths are packed, not padded, through the linear attention. Beyond a few arrays of the
-tokens' size, memory does not grow with the length: feed-forwards run over rows in parts unless a gradient is
-needed, and nothing is quadratic.
+tokens' size, memory does not grow with the length: without a gradient layers run over rows in parts, and
+nothing is quadratic.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,18 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bioreport_kernels import LinearAttentionContext, linear_attention
+from bioreport_kernels.cpu.dense import Linear, linear
 
 MAX_POSITIONS = 12_000  # length of CELM's stored sinusoid, beyond which its code cuts sessions off
-_ROWS = 512
+# Rows at a time where no gradient is needed: few enough for a CPU's cache, enough to fill a GPU.
+_ROWS, _ROWS_ON_GPU = 512, 16_384
 _STORED_SINUSOID = "pos_enc.pe"
-
-
-def _in_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """function of the rows of x [..., D]; in parts unless a gradient is needed."""
-    if torch.is_grad_enabled():
-        return function(x)
-    rows = x.reshape(-1, x.shape[-1])
-    return torch.cat([function(part) for part in rows.split(_ROWS)]).view(*x.shape[:-1], -1)
 
 
 class FeedForward(nn.Module):
@@ -41,8 +34,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.w1 = nn.Linear(dim, hidden)
-        self.w2 = nn.Linear(hidden, dim)
+        self.w1 = Linear(dim, hidden)
+        self.w2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.w2(F.gelu(self.w1(x)))
@@ -54,10 +47,10 @@ class LinearSelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(dim, dim, bias=False)
-        self.to_k = nn.Linear(dim, dim, bias=False)
-        self.to_v = nn.Linear(dim, dim, bias=False)
-        self.to_out = nn.Linear(dim, dim)
+        self.to_q = Linear(dim, dim, bias=False)
+        self.to_k = Linear(dim, dim, bias=False)
+        self.to_v = Linear(dim, dim, bias=False)
+        self.to_out = Linear(dim, dim)
 
     def forward(self, x: Tensor, cu_seqlens: Tensor) -> Tensor:
         """x [rows, dim], sequences packed between the borders `cu_seqlens`."""
@@ -66,17 +59,16 @@ class LinearSelfAttention(nn.Module):
         assert isinstance(out, Tensor)
         return self.to_out(out.view(len(x), -1))
 
-    def in_parts(self, norm: nn.Module, x: Tensor) -> Tensor:
-        """The same of norm(x), one sequence x [rows, dim], with temporaries of a part only; no gradient."""
+    def context(self, parts: Iterable[Tensor]) -> LinearAttentionContext:
+        """What the keys and values of one sequence leave behind, given in parts [rows, dim]; no gradient."""
         context = LinearAttentionContext()
-        for part in x.split(_ROWS):
-            y = norm(part)
-            context.update(*(to(y).unflatten(1, (self.heads, -1)) for to in (self.to_k, self.to_v)))
-        out = torch.empty_like(x)
-        for part, rows in zip(x.split(_ROWS), out.split(_ROWS), strict=True):
-            q = self.to_q(norm(part)).unflatten(1, (self.heads, -1))
-            rows.copy_(self.to_out(context.attend(q).flatten(1)))
-        return out
+        for x in parts:
+            context.update(*(to(x).unflatten(1, (self.heads, -1)) for to in (self.to_k, self.to_v)))
+        return context
+
+    def attend(self, x: Tensor, context: LinearAttentionContext) -> Tensor:
+        """The result for rows x [rows, dim] of the sequence."""
+        return self.to_out(context.attend(self.to_q(x).unflatten(1, (self.heads, -1))).flatten(1))
 
 
 class _PreNorm(nn.Module):
@@ -114,17 +106,28 @@ class LinearTransformer(nn.Module):
 
     def forward(self, x: Tensor, cu_seqlens: Tensor) -> Tensor:
         """x [rows, dim], sequences packed between the borders `cu_seqlens`."""
-        one_long = len(cu_seqlens) == 2 and len(x) > _ROWS and not torch.is_grad_enabled()
+        rows = _ROWS if x.device.type == "cpu" else _ROWS_ON_GPU
+        in_parts = len(cu_seqlens) == 2 and x.device.type == "cpu"
         for attention, feed_forward in self.transformer["layers"]["layers"]:  # type: ignore[index]
-            if one_long:
-                x = x + attention.fn.in_parts(attention.norm, x)
-            else:
+            if torch.is_grad_enabled():
                 x = x + attention.fn(attention.norm(x), cu_seqlens)
-            x = x + _in_parts(partial(_apply, feed_forward), x)
+                x = x + _feed(feed_forward, x)
+                continue
+            out = torch.empty_like(x)
+            if in_parts:
+                parts = x.split(rows)
+                context = attention.fn.context(map(attention.norm, parts))
+                for part, place in zip(parts, out.split(rows), strict=True):
+                    torch.add(part, attention.fn.attend(attention.norm(part), context), out=place)
+            else:
+                torch.add(x, attention.fn(attention.norm(x), cu_seqlens), out=out)
+            for part in out.split(rows):
+                part.add_(_feed(feed_forward, part))
+            x = out
         return x
 
 
-def _apply(feed_forward: _PreNorm, x: Tensor) -> Tensor:
+def _feed(feed_forward: _PreNorm, x: Tensor) -> Tensor:
     return feed_forward.fn["fn"](feed_forward.norm(x))  # type: ignore[index]
 
 
@@ -139,7 +142,7 @@ class PerceiverBlock(nn.Module):
         self.ff_norm = nn.LayerNorm(dim)
         # index 3 of the published sequence is the second linear: a dropout stands between
         self.ff = nn.Sequential(
-            nn.Linear(dim, ff_multiple * dim), nn.GELU(), nn.Identity(), nn.Linear(ff_multiple * dim, dim)
+            Linear(dim, ff_multiple * dim), nn.GELU(), nn.Identity(), Linear(ff_multiple * dim, dim)
         )
 
     def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
@@ -148,7 +151,7 @@ class PerceiverBlock(nn.Module):
         weight, bias = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
         keys = self.cross_attn_norm_kv(tokens)
         q, k, v = (
-            F.linear(x, w, b).unflatten(-1, (heads, -1)).transpose(1, 2)
+            linear(x, w, b).unflatten(-1, (heads, -1)).transpose(1, 2)
             for x, w, b in zip((self.cross_attn_norm_q(queries), keys, keys), weight, bias, strict=True)
         )
         seen = None if mask is None else mask[:, None, None, :]
@@ -194,7 +197,7 @@ class Projector(nn.Module):
         if (depth or perceiver_depth) and encoder_dim % heads:
             raise ValueError(f"heads={heads} must divide encoder_dim={encoder_dim}")
         self.encoder_dim, self.llm_dim, self.compat = encoder_dim, llm_dim, compat
-        self.proj = nn.Linear(encoder_dim, llm_dim)
+        self.proj = Linear(encoder_dim, llm_dim)
         nn.init.xavier_uniform_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
         self.transformer = LinearTransformer(encoder_dim, depth, heads, ff_multiple) if depth else None
