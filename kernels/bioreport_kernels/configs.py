@@ -24,9 +24,10 @@ SHARED_MEMORY = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448}
 Setting = dict[str, int]
 Tables = dict[str, dict[str, list[Setting]]]
 
-# Set by `assuming` and `trying`: compiling for a machine that is not there, and tuning.
+# Set by `assuming`, `trying` and `watching`: compiling for a machine that is not there, and tuning.
 _architecture: str | None = None
 _trial: dict[str, Setting] = {}
+_watched: list[tuple[str, Setting]] | None = None
 
 
 def architecture(device: torch.device) -> str:
@@ -64,13 +65,18 @@ def has_setting(kernel: str, dim: int, dtype: torch.dtype, device: torch.device)
 
 
 def _find(kernel: str, dim: int, dtype: torch.dtype, device: torch.device) -> Setting | None:
-    if kernel in _trial:
-        return _trial[kernel]
+    trial = _trial.get(kernel)
+    if trial is not None and "dim" not in trial:
+        return trial
     arch, bits = architecture(device), dtype.itemsize * 8
     for tables in (_own(os.environ.get(VARIABLE, "")), shipped()):
         fitting = [e for e in tables.get(arch, {}).get(kernel, ()) if e["bits"] == bits and e["dim"] >= dim]
         if fitting:
             best = min(fitting, key=lambda e: e["dim"])
+            if trial is not None and trial["dim"] == best["dim"] and trial["bits"] == bits:
+                best = trial
+            if _watched is not None:
+                _watched.append((kernel, best))
             return {name: value for name, value in best.items() if name not in ("dim", "bits")}
     return None
 
@@ -100,7 +106,10 @@ def _own(path: str) -> Tables:
         for listed in (kernels.values() if isinstance(kernels, dict) else [[None]])
         for entry in (listed if isinstance(listed, list) else [None])
     ]
-    if not all(isinstance(e, dict) and {"dim", "bits"} <= e.keys() for e in entries):
+    if not all(
+        isinstance(e, dict) and {"dim", "bits"} <= e.keys() and all(isinstance(n, int) for n in e.values())
+        for e in entries
+    ):
         raise ValueError(f"{advice} (its form is not that of the tables in settings/)")
     return tables
 
@@ -118,10 +127,23 @@ def assuming(arch: str) -> Iterator[None]:
 
 @contextmanager
 def trying(kernel: str, values: Setting) -> Iterator[None]:
-    """Use these settings for one kernel, to measure them."""
+    """Use these settings for one kernel, to measure them: in place of all of its entries in the tables, or of
+    the one entry that has their ``dim`` and ``bits``.
+    """
     global _trial
     before, _trial = _trial, {**_trial, kernel: values}
     try:
         yield
     finally:
         _trial = before
+
+
+@contextmanager
+def watching() -> Iterator[list[tuple[str, Setting]]]:
+    """The kernels looked up inside and the entries found for them, in order: a launch uses the last."""
+    global _watched
+    before, _watched = _watched, []
+    try:
+        yield _watched
+    finally:
+        _watched = before
