@@ -139,7 +139,8 @@ def case(
     features, tokens = epochs * channels * patches * dim, epochs * queries * dim
     passes = (3 if mode == "attention" else 2) if backward else 1
     per_feature = 4 * queries if mode == "attention" else 1
-    words = [mode, *(["masked"] if masked else []), "forward + backward" if backward else "forward"]
+    words = [mode, *(["masked"] if masked else []), *([f"{queries} queries"] if queries > 1 else [])]
+    words += ["forward + backward" if backward else "forward", str(dtype).removeprefix("torch.")]
     return Case(
         operator="aggregate_epochs",
         name=f"{epochs:,} x {channels} x {patches} x {dim}, {', '.join(words)}",

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from environment import environment
+from environment import kernel_environment
 from options import DEVICE, OUT, SMOKE
 from results import write
 from timing import OURS, Case, describe, machine_limits, measure
@@ -19,7 +19,7 @@ from timing import OURS, Case, describe, machine_limits, measure
 def document() -> dict[str, Any]:
     """What this run has measured so far."""
     return {
-        **environment(),
+        **kernel_environment(),
         "date": date.today().isoformat(),
         "command": "pytest benchmarks -o addopts=",
         "limits": machine_limits(DEVICE, SMOKE),

@@ -1,4 +1,4 @@
-"""Write README's results from the newest result files; ``--check`` only compares."""
+"""Write every table of results from the newest result files; ``--check`` only compares."""
 
 import argparse
 import json
@@ -6,9 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from targets import TARGETS, Target
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results: written by benchmarks/table.py -->", "<!-- end of results -->"
+OURS = "bioreport"
+NO_GPU = "no GPU run yet"
 
 
 def newest(kind: str) -> tuple[Path, dict[str, Any]] | None:
@@ -95,27 +99,215 @@ def encode(path: Path, result: dict[str, Any]) -> list[str]:
     ]
 
 
-def rendered() -> str:
-    """The results section."""
-    parts = []
-    for kind, render in (("simulation", simulation), ("memory", memory), ("encode", encode)):
+def profile(path: Path, result: dict[str, Any]) -> list[str]:
+    lines = [
+        f"### Where the time of {result['recording_seconds']:,} s goes",
+        "",
+        "| stage | time | share |",
+        "|---|---|---|",
+    ]
+    for name, row in result["stages"].items():
+        lines.append(f"| {name} | {row['seconds']:.2f} s | {row['share']:.1%} |")
+    return [*lines, "", f"{result['times_real_time']:,.0f} × real time. " + source(path, result)]
+
+
+def kernel_results() -> list[dict[str, Any]]:
+    """By machine the rows of each operator from the newest file that has it; GPUs first."""
+    machines: dict[str, dict[str, Any]] = {}
+    files = [(json.loads(path.read_text()), path) for path in sorted(RESULTS.glob("kernels-*.json"))]
+    for result, path in sorted(files, key=lambda pair: pair[0]["date"], reverse=True):
+        if not result.get("rows"):
+            continue
+        machine = machines.setdefault(
+            result["device"], {"type": result["device_type"], "rows": [], "files": [], "taken": set()}
+        )
+        fresh = [row for row in result["rows"] if row["operator"] not in machine["taken"]]
+        if fresh:
+            machine["rows"] += fresh
+            machine["taken"] |= {row["operator"] for row in fresh}
+            machine["files"].append((path, result))
+    return sorted(machines.values(), key=lambda machine: machine["type"] == "cpu")
+
+
+def targets(device: str) -> list[str]:
+    """A table of promises, with a column for every machine that measured them."""
+    machines = [machine for machine in kernel_results() if machine["type"] == device]
+    chosen: list[Target] = [target for target in TARGETS if target.device == device]
+    heads = [machine["files"][0][1]["device"] for machine in machines]
+    if not machines:
+        heads = [NO_GPU if device == "cuda" else "not measured yet"]
+    predicted = any(target.predicted for target in chosen)
+    columns = ["target", "wanted", *(["predicted for an H200"] if predicted else []), *heads]
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    for target in chosen:
+        results = [target.result(machine["rows"]) for machine in machines] or [NO_GPU if predicted else "–"]
+        middle = [target.predicted] if predicted else []
+        lines.append(f"| {' | '.join([target.what, target.wanted, *middle, *results])} |")
+    return [*lines, "", *sources(machines)]
+
+
+def sources(machines: list[dict[str, Any]]) -> list[str]:
+    """Where the numbers of some machines come from."""
+    return [source(path, result) for machine in machines for path, result in machine["files"]]
+
+
+def kernels() -> list[str]:
+    """README's part on the operators: the promises that were measured."""
+    machines = kernel_results()
+    lines = ["### Operators beside their peers", ""]
+    for device in ("cuda", "cpu"):
+        if any(machine["type"] == device for machine in machines):
+            lines += [*targets(device), ""]
+    if all(machine["type"] == "cpu" for machine in machines):
+        lines += [
+            "On a GPU nothing has been measured yet: the kernels' launch settings are by arithmetic, "
+            "compiled for three architectures. `benchmarks/gpu.sh` measures; predictions are in "
+            "[`benchmarks/NOTES.md`](benchmarks/NOTES.md).",
+            "",
+        ]
+    return [*lines, "Every row is in [`kernels/README.md`](kernels/README.md#measured)."]
+
+
+def measured(machine: dict[str, Any]) -> list[str]:
+    """All rows of one machine."""
+    gpu = machine["type"] == "cuda"
+    lines = [f"### {machine['files'][0][1]['device']}", ""]
+    limits = machine["files"][0][1]["limits"]
+    lines += [
+        f"Copy {limits['copy_gb_s']:,.0f} GB/s, matrices {limits['bf16_tflops']:,.2f} TF/s in bf16 and "
+        f"{limits['float32_tflops']:,.2f} in float32, measured in the same run.",
+        "",
+    ]
+    cases = list(dict.fromkeys((row["operator"], row["case"]) for row in machine["rows"]))
+    operator = ""
+    for case in cases:
+        rows = [row for row in machine["rows"] if (row["operator"], row["case"]) == case and "ms" in row]
+        if not rows:
+            continue
+        if case[0] != operator:
+            operator = case[0]
+            lines += ["", f"#### `{operator}`", "", *(_gpu_head() if gpu else _cpu_head())]
+        providers = list(dict.fromkeys(row["provider"] for row in rows))
+        for provider in providers:
+            found = {row.get("malloc"): row for row in rows if row["provider"] == provider}
+            title = case[1] if provider == providers[0] else ""
+            cells = _gpu_cells(found[None]) if gpu else _cpu_cells(found)
+            lines.append(f"| {title} | {provider} | {' | '.join(cells)} |")
+    return [*lines, "", *_absent(machine["rows"]), *sources([machine])]
+
+
+def _gpu_head() -> list[str]:
+    return [
+        "| case | | ms, 20–80 % | graph, µs | GB/s, of copy | TF/s, of bf16 | peak MB | over ours |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+
+
+def _gpu_cells(row: dict[str, Any]) -> list[str]:
+    rates = ["–", "–"]
+    if "gb_s" in row:
+        rates = [
+            f"{row['gb_s']:,.0f}, {row['share_of_copy']:.0%}",
+            f"{row['tflops']:,.1f}, {row['share_of_bf16']:.0%}",
+        ]
+    graph = f"{1e3 * row['graph_ms']:,.1f}" if "graph_ms" in row else "–"
+    times = f"{row['ms']:,.3f}, {row['ms_20']:,.3f}–{row['ms_80']:,.3f}"
+    return [times, graph, *rates, f"{row['peak_mb']:,.0f}", _ratio(row)]
+
+
+def _cpu_head() -> list[str]:
+    return [
+        "| case | | ms `default`, 20–80 % | ms `keep`, 20–80 % | over ours | over ours `keep` | peak MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+
+
+def _cpu_cells(found: dict[str, dict[str, Any]]) -> list[str]:
+    pair = [found.get(setting) for setting in ("default", "keep")]
+    times = [
+        "–" if row is None else f"{row['ms']:,.2f}, {row['ms_20']:,.2f}–{row['ms_80']:,.2f}" for row in pair
+    ]
+    peak = next((f"{row['peak_mb']:,.0f}" for row in pair if row is not None and "peak_mb" in row), "–")
+    return [*times, *("–" if row is None else _ratio(row) for row in pair), peak]
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    parts = ["–" if row["provider"] == OURS or "ratio" not in row else f"{row['ratio']:.2f}"]
+    if "mismatch" in row:
+        parts.append(row["mismatch"])
+    if row.get("another_operation"):
+        parts.append("another operation")
+    if row.get("wrong"):
+        parts.append(f"{row['wrong']:.2%} of rows not float64's codes")
+    return ", ".join(parts)
+
+
+def _absent(rows: list[dict[str, Any]]) -> list[str]:
+    """One line on what could not be measured, if anything."""
+    missing = {row["provider"]: row["missing"] for row in rows if "missing" in row}
+    missing = {name: why for name, why in missing.items() if "Absent" not in why}
+    problems = [f"{row['provider']} in {row['case']}: {row['problem']}" for row in rows if "problem" in row]
+    lines = []
+    if missing:
+        lines += [f"Not installed there: {', '.join(sorted(missing))}.", ""]
+    if problems:
+        lines += [f"Failed: {'; '.join(dict.fromkeys(problems))}.", ""]
+    return lines
+
+
+def results() -> list[str]:
+    """README's results."""
+    parts: list[str] = []
+    for kind, render in (
+        ("simulation", simulation),
+        ("memory", memory),
+        ("encode", encode),
+        ("profile", profile),
+    ):
         result = newest(kind)
         if result is not None:
             parts += [*render(*result), ""]
-    return "\n".join([BEGIN, "", *parts, END])
+    return parts + kernels()
+
+
+def kernels_readme() -> list[str]:
+    """Every row of every machine."""
+    machines = kernel_results()
+    if not machines:
+        return ["Nothing has been measured yet."]
+    return [line for machine in machines for line in [*measured(machine), ""]][:-1]
+
+
+DOCUMENTS = {
+    "README.md": results,
+    "kernels/README.md": kernels_readme,
+    "benchmarks/NOTES.md": lambda: [*targets("cuda"), *targets("cpu")],
+}
+
+
+def rendered(text: str, lines: list[str]) -> str:
+    """A document with new tables between its marks."""
+    before, rest = text.split(BEGIN)
+    return before + "\n".join([BEGIN, "", *lines, "", END]) + rest.split(END)[1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit 1 where README differs from the results")
+    parser.add_argument(
+        "--check", action="store_true", help="exit 1 where a document differs from the results"
+    )
     options = parser.parse_args()
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    new = before + rendered() + rest.split(END)[1]
-    if options.check:
-        sys.exit(0 if new == text else "README.md differs from benchmarks/results; run benchmarks/table.py")
-    readme.write_text(new, encoding="utf-8")
+    stale = []
+    for name, lines in DOCUMENTS.items():
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        new = rendered(text, lines())
+        if new != text:
+            stale.append(name)
+            if not options.check:
+                path.write_text(new, encoding="utf-8")
+    if options.check and stale:
+        sys.exit(f"{', '.join(stale)}: not what benchmarks/results says; run benchmarks/table.py")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ in its row.
 On a GPU a row has the time between two events after the L2 cache was flushed (median, 20 and 80 %), the time
 of one call among many inside a CUDA graph (caches warm, no host), the wall-clock time of a call among many
 without a graph (host included), and the memory that a call needs at its peak beside its inputs. On a CPU it
-has wall-clock times; peak memory there is measured in a process of its own (`kernels.py`). Bytes and flops
+has wall-clock times; peak memory there is measured in a process of its own (`operators.py`). Bytes and flops
 are those that the operation cannot do without, and each rate is put beside the copy bandwidth and the matrix
 rates that the same machine reached in the same run.
 """
@@ -151,7 +151,7 @@ def measure(
                 del raw
                 if ours is None and provider.name == OURS:
                     ours = outputs
-                    row["output_mb"] = sum(t.numel() * t.element_size() for t in outputs) / 1e6
+                    row |= {"input_mb": _megabytes(inputs), "output_mb": _megabytes(outputs)}
                 if provider.same:
                     row |= _compare(case, inputs, outputs, ours)
                 else:
@@ -178,6 +178,13 @@ def measure(
                 if "graph_ms" in row and "graph_ms" in own:
                     row["graph_ratio"] = row["graph_ms"] / own["graph_ms"]
     return rows
+
+
+def _megabytes(held: Any) -> float:
+    """Of all tensors in nested tuples."""
+    if isinstance(held, Tensor):
+        return held.numel() * held.element_size() / 1e6
+    return sum(map(_megabytes, held)) if isinstance(held, tuple) else 0.0
 
 
 def _sentence(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""All kernel benchmarks into one result file: ``python benchmarks/kernels.py -o FILE``.
+"""All kernel benchmarks into one result file: ``python benchmarks/operators.py -o FILE``.
 
 The measuring is done by a child process, and what it measured is written after every case. A peer that hangs
 or crashes is named in the file, and another child goes on without it. On a CPU there is a child for either
@@ -77,7 +77,7 @@ def child(plan: Plan) -> None:
     def tell(**message: Any) -> None:
         channel.write(json.dumps(message) + "\n")
 
-    from environment import environment
+    from environment import kernel_environment
     from options import DEVICE, SMOKE
     from timing import describe, machine_limits, measure
 
@@ -85,7 +85,7 @@ def child(plan: Plan) -> None:
         tell(peak_mb=peak_memory(*plan.memory))
         return
     tell(starting=["limits", "", ""])
-    tell(environment=environment())
+    tell(environment=kernel_environment())
     limits = machine_limits(DEVICE, SMOKE)
     tell(limits=limits)
     for index, operator in enumerate(plan.operators):
@@ -151,18 +151,22 @@ def _lines(command: list[str], environment: dict[str, str], stall: float, until:
         messages.put(None)
 
     threading.Thread(target=read, daemon=True).start()
+    # imports take their time
+    patience = stall + 60
     try:
         while True:
-            wait = min(stall, until + 10 - time.time())
+            wait = min(patience, until + 10 - time.time())
             try:
                 line = messages.get(timeout=max(wait, 0.1))
             except queue.Empty:
-                yield {"stopped": f"gave no sign for {stall:.0f} s" if wait == stall else "time was up"}
+                late = time.time() > until
+                yield {"stopped": "time was up" if late else f"gave no sign for {patience:.0f} s"}
                 return
             if line is None:
                 code = process.wait()
                 yield {"stopped": f"exit code {code}"} if code else {"finished": True}
                 return
+            patience = stall
             yield json.loads(line)
     finally:
         if process.poll() is None:
@@ -181,6 +185,7 @@ def run(
     stall: float = 90.0,
     smoke: bool = False,
     memory: bool = False,
+    settings: tuple[str, ...] | None = None,
 ) -> None:
     """Measure everything into a document, which is written to a file whenever it has grown.
 
@@ -195,9 +200,12 @@ def run(
         Seconds for all, and for one implementation to give a sign of life.
     memory : bool
         On a CPU also the peak memory, in a process for each row of the default allocator.
+    settings : tuple of str
+        On a CPU, out of `MALLOC`; by default all.
     """
     until = time.time() + budget
-    settings = ("default", "keep") if device == "cpu" else (None,)
+    document["device_type"] = device
+    chosen: tuple[str | None, ...] = (settings or tuple(MALLOC)) if device == "cpu" else (None,)
     base = {
         **os.environ,
         "BIOREPORT_BENCH_DEVICE": device,
@@ -211,8 +219,8 @@ def run(
         ),
     }
     rows = document.setdefault("rows", [])
-    for index, setting in enumerate(settings):
-        share = time.time() + (until - time.time()) / (len(settings) - index)
+    for index, setting in enumerate(chosen):
+        share = time.time() + (until - time.time()) / (len(chosen) - index)
         plan = Plan(list(operators), seconds, until=share)
         environment = base | MALLOC[setting or "default"]
         while _attempt(plan, environment, document, output, setting, stall):
@@ -230,7 +238,7 @@ def run(
 
 
 def _command(plan: Plan) -> list[str]:
-    return [sys.executable, str(HERE / "kernels.py"), "--child", json.dumps(vars(plan))]
+    return [sys.executable, str(HERE / "operators.py"), "--child", json.dumps(vars(plan))]
 
 
 def _attempt(
@@ -283,6 +291,9 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=1e9, metavar="SECONDS", help="for all")
     parser.add_argument("--stall", type=float, default=90.0, metavar="SECONDS", help="for one sign of life")
     parser.add_argument("--memory", action="store_true", help="on a CPU also peak memory (many processes)")
+    parser.add_argument(
+        "--malloc", action="append", choices=tuple(MALLOC), help="on a CPU; default: one after the other"
+    )
     parser.add_argument("--smoke", action="store_true", help="tiny shapes, to see that everything runs")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -310,6 +321,7 @@ def main() -> int:
         stall=options.stall,
         smoke=options.smoke,
         memory=options.memory,
+        settings=tuple(options.malloc) if options.malloc else None,
     )
     return int(any("problem" in row and row["provider"] in ("", "bioreport") for row in document["rows"]))
 

@@ -1,0 +1,191 @@
+"""The harness of the benchmarks: what it measures, what it says of peers that fail, that it still runs."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import bioreport_kernels
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+LIMITS = {"copy_gb_s": 10.0, "bf16_tflops": 1.0, "float32_tflops": 1.0}
+
+
+@pytest.fixture
+def timing(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return import_module("timing")
+
+
+def case(timing: Any, *providers: Any, **options: Any) -> Any:
+    return timing.Case(
+        operator="double",
+        name="three",
+        dtype=torch.float32,
+        bytes=24,
+        flops=3,
+        inputs=lambda device: (torch.ones(3, device=device),),
+        providers=providers,
+        tolerance=options.pop("tolerance", 1e-3),
+        **options,
+    )
+
+
+def test_peers_stand_beside_ours_and_failures_are_named(timing: Any) -> None:
+    def absent(x: Any) -> Any:
+        raise timing.Absent("needs another machine")
+
+    def wrong_shape() -> torch.Tensor:
+        return torch.ones(4)
+
+    started: list[str] = []
+    rows = timing.measure(
+        case(
+            timing,
+            timing.Provider("bioreport", "ours", lambda x: lambda: 2 * x[0]),
+            timing.Provider("equal", "a sum", lambda x: lambda: x[0] + x[0]),
+            timing.Provider("rough", "wrong", lambda x: lambda: 2.1 * x[0]),
+            timing.Provider("other", "a square", lambda x: lambda: x[0] ** 2, same=False),
+            timing.Provider("shape", "wrong", lambda x: wrong_shape),
+            timing.Provider("absent", "none", absent),
+            timing.Provider("module", "none", lambda x: import_module("no_such_module")),
+            timing.Provider("broken", "none", lambda x: lambda: 1 / 0),
+            timing.Provider("skipped", "none", lambda x: lambda: x[0]),
+        ),
+        CPU,
+        LIMITS,
+        seconds=0.001,
+        skip=("skipped",),
+        starting=started.append,
+    )
+    by_name = {row["provider"]: row for row in rows}
+    assert list(by_name) == ["bioreport", "equal", "rough", "other", "shape", "absent", "module", "broken"]
+    assert set(started) == set(by_name)
+    ours = by_name["bioreport"]
+    assert ours["ratio"] == 1 and ours["input_mb"] == ours["output_mb"] == 12e-6
+    assert ours["gb_s"] == pytest.approx(24 / ours["ms"] / 1e6)
+    assert ours["share_of_copy"] == pytest.approx(ours["gb_s"] / 10)
+    assert ours["ms_20"] <= ours["ms"] <= ours["ms_80"]
+    assert by_name["equal"]["error"] == 0 and "mismatch" not in by_name["equal"]
+    assert by_name["equal"]["ratio"] == pytest.approx(by_name["equal"]["ms"] / ours["ms"])
+    assert by_name["rough"]["error"] == pytest.approx(0.05, rel=1e-3)
+    assert "relative RMS 0.05 over 0.001" in by_name["rough"]["mismatch"] and "ms" in by_name["rough"]
+    assert by_name["other"]["another_operation"] and "error" not in by_name["other"]
+    assert "inf" in by_name["shape"]["mismatch"]
+    assert "needs another machine" in by_name["absent"]["missing"]
+    assert "no_such_module" in by_name["module"]["missing"]
+    assert "ZeroDivisionError" in by_name["broken"]["problem"] and "ms" not in by_name["broken"]
+    assert all(timing.describe(row) for row in rows)
+
+
+def test_codes_are_compared_by_rows(timing: Any) -> None:
+    codes = torch.tensor([[1, 2], [3, 4], [5, 6], [7, 8]])
+    other = torch.tensor([[1, 2], [3, 0], [5, 6], [7, 8]])
+    rows = timing.measure(
+        case(
+            timing,
+            timing.Provider("bioreport", "ours", lambda x: lambda: (codes, codes * 1.0)),
+            timing.Provider("peer", "codes alone", lambda x: lambda: other),
+            codes=True,
+            wrong=lambda inputs, outputs: (outputs[0] == 0).any(1).double().mean().item(),
+        ),
+        CPU,
+        LIMITS,
+        seconds=0.001,
+    )
+    assert [row["wrong"] for row in rows] == [0, 0.25]
+    assert rows[1]["differing"] == 0.25 and "mismatch" in rows[1]
+
+
+FAKE = """
+import os, time, torch
+from timing import Case, Provider
+
+def forever():
+    time.sleep(1000)
+
+def cases():
+    for name in ("first", "second"):
+        yield Case("fake", name, torch.float32, 1, 1, lambda device: (), (
+            Provider("bioreport", "ours", lambda x: lambda: torch.ones(2)),
+            Provider("hangs", "", lambda x, name=name: forever if name == "first" else lambda: torch.ones(2)),
+            Provider("dies", "", lambda x: lambda: os._exit(3)),
+        ), 1e-3)
+"""
+
+
+def test_a_peer_that_hangs_or_dies_costs_only_itself(
+    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bench_fake.py").write_text(FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    operators = import_module("operators")
+    document: dict[str, Any] = {}
+    operators.run(
+        document,
+        tmp_path / "out.json",
+        device="cpu",
+        operators=("fake",),
+        seconds=0.001,
+        stall=3.0,
+        smoke=True,
+        settings=("keep",),
+    )
+    assert json.loads((tmp_path / "out.json").read_text()) == document
+    assert set(document["limits_keep"]) == set(LIMITS) and document["versions"]["torch"]
+    told = {
+        (row["case"], row["provider"]): row.get("problem", "measured" if "ms" in row else "")
+        for row in document["rows"]
+    }
+    assert told == {
+        ("first", "hangs"): "gave no sign for 3 s",
+        ("first", "dies"): "exit code 3",
+        ("first", "bioreport"): "measured",
+        ("second", "dies"): "exit code 3",
+        ("second", "bioreport"): "measured",
+        ("second", "hangs"): "measured",
+    }
+
+
+def test_everything_a_gpu_machine_runs_runs_here_with_tiny_shapes(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(ROOT / "benchmarks" / "gpu.sh"), "--smoke", "--parts", "tests", "kernels", "tune"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = tmp_path.glob("kernels-*.json")
+    document = json.loads(file.read_text())
+    assert document["tests"]["passed"] and document["tests"]["files"]
+    assert document["fp_fusion"] is True and "flash-attn" in document["versions"]
+    ours = [row for row in document["rows"] if row["provider"] == "bioreport"]
+    assert {row["operator"] for row in ours} == {
+        *("linear_attention", "aggregate_epochs", "residual_quantize"),
+        *("nearest_codeword", "implicit_quantize"),
+    }
+    failed = [row for row in ours if "ms" not in row and hasattr(bioreport_kernels, row["operator"])]
+    assert not failed
+    peers = [row for row in document["rows"] if "problem" in row or "mismatch" in row]
+    assert not [row for row in peers if "bfloat16" not in row["provider"]], peers
+
+
+def test_the_profile_of_a_report_adds_up(
+    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "profile.json"
+    script = ROOT / "benchmarks" / "profile_pipeline.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "-o", str(output), "--seconds", "100", "--device", "cpu"])
+    runpy.run_path(str(script), run_name="__main__")
+    result = json.loads(output.read_text())
+    assert {"read", "preprocess", "encode", "project", "generate", "ground"} <= set(result["stages"])
+    assert 0.8 < sum(row["share"] for row in result["stages"].values()) <= 1.001
+    assert result["operators"] and "generate" in capsys.readouterr().out
