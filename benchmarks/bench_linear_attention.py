@@ -214,9 +214,18 @@ def case(
     backward: bool = False,
     providers: tuple[Provider, ...] | None = None,
     quadratic: bool = False,
+    compile: bool = False,
 ) -> Case:
-    """`quadratic`: whether the peers whose time grows with the square of the length take part."""
-    chosen = [p for p in providers or softmax_providers() if p.same or (quadratic and not backward)]
+    """`quadratic`: with the peers that are quadratic in the length; `compile`: with torch.compile.
+
+    Compiling takes ten seconds and more a case, so that one case of each kind has it.
+    """
+    left_out = set() if compile else {"torch.compile"}
+    chosen = [
+        p
+        for p in providers or softmax_providers()
+        if p.name not in left_out and (p.same or (quadratic and not backward))
+    ]
     if backward:
         chosen = [Provider(p.name, p.role, with_backward(p.build), p.view, p.same) for p in chosen]
     rows, width = sum(lengths), torch.finfo(dtype).bits // 8
@@ -287,18 +296,18 @@ def cases() -> Iterator[Case]:
     """On a GPU the shapes of the targets in bf16; on a CPU smaller ones in float32."""
     elu, causal = elu_providers(False), elu_providers(True)
     if SMOKE:
-        yield case("1 x 40", [40], 5, torch.float32, quadratic=True)
-        yield case("3 skewed", [20, 1, 9], 5, torch.float32, backward=True)
+        yield case("1 x 40", [40], 5, torch.float32, quadratic=True, compile=True)
+        yield case("3 skewed", [20, 1, 9], 5, torch.float32, backward=True, compile=True)
         yield case("1 x 40, elu", [40], 5, torch.float32, providers=elu)
         yield case("1 x 40, causal elu", [40], 5, torch.float32, providers=causal)
         yield projector(40, torch.float32)
         return
     if DEVICE.type == "cpu":
         f32 = torch.float32
-        yield case("1 x 1,000", [1000], 25, f32, quadratic=True)
-        yield case("1 x 12,000", [12_000], 25, f32)
+        yield case("1 x 1,000", [1000], 25, f32, quadratic=True, compile=True)
+        yield case("1 x 12,000", [12_000], 25, f32, compile=True)
         yield case("1 x 12,000", [12_000], 64, f32)
-        yield case("1 x 12,000", [12_000], 25, f32, backward=True)
+        yield case("1 x 12,000", [12_000], 25, f32, backward=True, compile=True)
         yield case("16 x 1,000, packed", [1000] * 16, 25, f32)
         yield case("16,000 rows, 16 skewed", skewed(16_000, 16), 25, f32)
         yield case("1 x 12,000, elu", [12_000], 25, f32, providers=elu)
@@ -308,16 +317,16 @@ def cases() -> Iterator[Case]:
         return
     bf16, many = torch.bfloat16, [12_000] * 64
     for dim in (64, 128, 25):
-        yield case("64 x 12,000, packed", many, dim, bf16)
+        yield case("64 x 12,000, packed", many, dim, bf16, compile=dim == 64)
     for dim in (25, 64, 128):
-        yield case("1 x 12,000", [12_000], dim, bf16, quadratic=True)
+        yield case("1 x 12,000", [12_000], dim, bf16, quadratic=True, compile=dim == 25)
     for dim in (64, 128, 25):
-        yield case("64 x 12,000, packed", many, dim, bf16, backward=True)
+        yield case("64 x 12,000, packed", many, dim, bf16, backward=True, compile=dim == 64)
     for dim in (25, 64, 128):
         yield case("768,000 rows, 64 skewed", skewed(768_000, 64), dim, bf16)
     yield case("768,000 rows, 64 skewed", skewed(768_000, 64), 64, bf16, backward=True)
     yield case("1 x 12,000", [12_000], 25, bf16, backward=True)
-    yield case("64 x 12,000, elu", many, 64, bf16, providers=elu)
+    yield case("64 x 12,000, elu", many, 64, bf16, providers=elu, compile=True)
     yield case("64 x 12,000, elu", many, 64, bf16, backward=True, providers=elu)
     yield case("1 x 12,000, causal elu", [12_000], 64, bf16, providers=causal)
     yield case("64 x 12,000, packed, float32", many, 64, torch.float32)

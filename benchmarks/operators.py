@@ -24,13 +24,14 @@ from typing import Any
 
 from results import write
 
-OPERATORS = (
-    "linear_attention",
-    "aggregate",
-    "residual_quantize",
-    "nearest_codeword",
-    "implicit_quantize",
-)
+# and the parts of the time that each may have
+OPERATORS = {
+    "linear_attention": 3,
+    "aggregate": 2,
+    "residual_quantize": 2,
+    "nearest_codeword": 1,
+    "implicit_quantize": 2,
+}
 MALLOC = {
     "default": {},
     "keep": {
@@ -52,7 +53,7 @@ class Plan:
     seconds : float
         Of measuring for each implementation of a case.
     until : float
-        Unix time after which no case begins; each operator has an equal share of what is left.
+        Unix time after which no case begins; an operator leaves what it does not need to the next.
     done : list
         (operator, case) that have rows already.
     skip : list
@@ -89,8 +90,8 @@ def child(plan: Plan) -> None:
     limits = machine_limits(DEVICE, SMOKE)
     tell(limits=limits)
     for index, operator in enumerate(plan.operators):
-        share = (plan.until - time.time()) / (len(plan.operators) - index)
-        deadline = time.time() + share
+        parts = [OPERATORS.get(name, 1) for name in plan.operators[index:]]
+        deadline = time.time() + (plan.until - time.time()) * parts[0] / sum(parts)
         try:
             cases = list(import_module(f"bench_{operator}").cases())
         except ImportError as error:
@@ -179,7 +180,7 @@ def run(
     output: Path,
     *,
     device: str,
-    operators: tuple[str, ...] = OPERATORS,
+    operators: tuple[str, ...] = tuple(OPERATORS),
     seconds: float = 0.3,
     budget: float = 1e9,
     stall: float = 90.0,

@@ -122,6 +122,7 @@ def cases():
 """
 
 
+@pytest.mark.slow
 def test_a_peer_that_hangs_or_dies_costs_only_itself(
     timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +156,7 @@ def test_a_peer_that_hangs_or_dies_costs_only_itself(
     }
 
 
+@pytest.mark.slow
 def test_everything_a_gpu_machine_runs_runs_here_with_tiny_shapes(tmp_path: Path) -> None:
     done = subprocess.run(
         [str(ROOT / "benchmarks" / "gpu.sh"), "--smoke", "--parts", "tests", "kernels", "tune"],
@@ -178,6 +180,7 @@ def test_everything_a_gpu_machine_runs_runs_here_with_tiny_shapes(tmp_path: Path
     assert not [row for row in peers if "bfloat16" not in row["provider"]], peers
 
 
+@pytest.mark.slow
 def test_the_profile_of_a_report_adds_up(
     timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
