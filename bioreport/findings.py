@@ -18,7 +18,7 @@ class Finding:
     name : str
         Identifier in reports and manifests, snake_case.
     modality : str
-        ``"eeg"``.
+        ``"eeg"`` or ``"ecg"``.
     label : str
         The finding in words, as reports print it.
     synonyms : tuple of str
@@ -108,8 +108,157 @@ EEG_FINDINGS: tuple[Finding, ...] = (
     Finding("bad_electrode", "eeg", "bad electrode", ("faulty electrode", "non-functioning electrode")),
 )
 EEG_NAMES: tuple[str, ...] = tuple(finding.name for finding in EEG_FINDINGS)
-BY_NAME: dict[str, Finding] = {finding.name: finding for finding in EEG_FINDINGS}
-CRITICAL: frozenset[str] = frozenset(finding.name for finding in EEG_FINDINGS if finding.critical)
+
+# What an ECG shows, in the order of its report; `bioreport.ecg.criteria` holds what each is measured by.
+ECG_FINDINGS: tuple[Finding, ...] = (
+    Finding("sinus_rhythm", "ecg", "sinus rhythm", ("normal sinus rhythm", "sinus mechanism"), unit="/min"),
+    Finding("bradycardia", "ecg", "bradycardia", ("sinus bradycardia", "slow heart rate"), unit="/min"),
+    Finding("tachycardia", "ecg", "tachycardia", ("sinus tachycardia", "fast heart rate"), unit="/min"),
+    Finding("sinus_arrhythmia", "ecg", "sinus arrhythmia", ("respiratory sinus arrhythmia",)),
+    Finding(
+        "atrial_fibrillation",
+        "ecg",
+        "atrial fibrillation",
+        ("afib", "af", "irregularly irregular rhythm without p waves"),
+    ),
+    Finding("atrial_flutter", "ecg", "atrial flutter", ("flutter waves", "typical flutter")),
+    Finding(
+        "supraventricular_tachycardia",
+        "ecg",
+        "supraventricular tachycardia",
+        ("svt", "av nodal re-entrant tachycardia", "narrow-complex tachycardia"),
+        unit="/min",
+    ),
+    Finding(
+        "ventricular_tachycardia",
+        "ecg",
+        "ventricular tachycardia",
+        ("vt", "run of ventricular beats", "wide-complex tachycardia"),
+        critical=True,
+        unit="/min",
+    ),
+    Finding("ventricular_fibrillation", "ecg", "ventricular fibrillation", ("vf", "v-fib"), critical=True),
+    Finding("asystole", "ecg", "asystole", ("ventricular standstill", "cardiac standstill"), critical=True),
+    Finding("pause", "ecg", "pause", ("sinus pause", "sinus arrest", "long rr interval"), unit="s"),
+    Finding(
+        "paced_rhythm", "ecg", "paced rhythm", ("pacemaker rhythm", "ventricular pacing", "pacing spikes")
+    ),
+    Finding(
+        "premature_atrial_contractions",
+        "ecg",
+        "premature atrial contractions",
+        ("pac", "atrial premature complexes", "atrial ectopy", "supraventricular extrasystoles"),
+    ),
+    Finding(
+        "premature_ventricular_contractions",
+        "ecg",
+        "premature ventricular contractions",
+        ("pvc", "ventricular premature complexes", "ventricular ectopy", "ventricular extrasystoles"),
+    ),
+    Finding(
+        "first_degree_av_block",
+        "ecg",
+        "first-degree AV block",
+        ("prolonged pr interval", "1st degree av block", "first degree atrioventricular block"),
+        unit="ms",
+    ),
+    Finding(
+        "second_degree_av_block",
+        "ecg",
+        "second-degree AV block",
+        ("wenckebach", "mobitz", "2nd degree av block", "2:1 av block"),
+    ),
+    Finding(
+        "complete_av_block",
+        "ecg",
+        "complete AV block",
+        ("third-degree av block", "complete heart block", "av dissociation"),
+        critical=True,
+    ),
+    Finding(
+        "right_bundle_branch_block",
+        "ecg",
+        "right bundle branch block",
+        ("rbbb", "complete right bundle branch block"),
+        unit="ms",
+    ),
+    Finding(
+        "incomplete_right_bundle_branch_block",
+        "ecg",
+        "incomplete right bundle branch block",
+        ("incomplete rbbb", "irbbb", "rsr' pattern in v1"),
+        unit="ms",
+    ),
+    Finding(
+        "left_bundle_branch_block",
+        "ecg",
+        "left bundle branch block",
+        ("lbbb", "complete left bundle branch block"),
+        unit="ms",
+    ),
+    Finding(
+        "intraventricular_conduction_delay",
+        "ecg",
+        "intraventricular conduction delay",
+        ("ivcd", "nonspecific intraventricular conduction disorder", "wide qrs"),
+        unit="ms",
+    ),
+    Finding(
+        "left_anterior_fascicular_block",
+        "ecg",
+        "left anterior fascicular block",
+        ("left anterior hemiblock", "lafb"),
+    ),
+    Finding("left_axis_deviation", "ecg", "left axis deviation", ("leftward axis", "lad"), unit="°"),
+    Finding("right_axis_deviation", "ecg", "right axis deviation", ("rightward axis", "rad"), unit="°"),
+    Finding(
+        "left_ventricular_hypertrophy",
+        "ecg",
+        "left ventricular hypertrophy by voltage",
+        ("lvh", "left ventricular high voltage", "voltage criteria for lvh"),
+        unit="mV",
+    ),
+    Finding("right_ventricular_hypertrophy", "ecg", "right ventricular hypertrophy", ("rvh",), unit="mV"),
+    Finding("low_qrs_voltage", "ecg", "low QRS voltage", ("low voltage", "microvoltage"), unit="mV"),
+    Finding(
+        "st_elevation_infarction",
+        "ecg",
+        "ST-elevation infarction pattern",
+        ("stemi", "st-elevation myocardial infarction", "acute infarct", "acute myocardial infarction"),
+        critical=True,
+        unit="mV",
+    ),
+    Finding("st_elevation", "ecg", "ST elevation", ("st segment elevation", "elevated st"), unit="mV"),
+    Finding("st_depression", "ecg", "ST depression", ("st segment depression", "depressed st"), unit="mV"),
+    Finding(
+        "t_wave_inversion", "ecg", "T-wave inversion", ("inverted t waves", "negative t waves"), unit="mV"
+    ),
+    Finding(
+        "pathological_q_waves",
+        "ecg",
+        "pathological Q waves",
+        ("old infarct", "significant q waves"),
+        unit="mV",
+    ),
+    Finding("prolonged_qt", "ecg", "prolonged QT interval", ("long qt", "qt prolongation"), unit="ms"),
+    Finding("short_qt", "ecg", "short QT interval", ("shortened qt",), unit="ms"),
+    Finding(
+        "limb_lead_reversal",
+        "ecg",
+        "limb lead reversal",
+        ("lead swap", "arm lead reversal", "misplaced leads"),
+    ),
+    Finding("lead_off", "ecg", "lead off", ("flat lead", "disconnected lead", "lead without signal")),
+    Finding("noisy_lead", "ecg", "noisy lead", ("muscle tremor", "poor signal quality")),
+    Finding("baseline_wander", "ecg", "baseline wander", ("wandering baseline", "baseline drift")),
+    Finding(
+        "mains_interference", "ecg", "mains interference", ("ac interference", "power line interference")
+    ),
+)
+ECG_NAMES: tuple[str, ...] = tuple(finding.name for finding in ECG_FINDINGS)
+FINDINGS: dict[str, tuple[Finding, ...]] = {"eeg": EEG_FINDINGS, "ecg": ECG_FINDINGS}
+BY_NAME: dict[str, Finding] = {finding.name: finding for table in FINDINGS.values() for finding in table}
+CRITICAL: frozenset[str] = frozenset(name for name, finding in BY_NAME.items() if finding.critical)
 
 # The model's own findings go into the prompt as sentences; what is measured goes in through
 # `measurements.facts`, so that no number is stated twice.

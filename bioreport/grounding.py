@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bioreport.claims import support
-from bioreport.findings import BY_NAME, LOCATED, MEASURED, region_of
+from bioreport.findings import BY_NAME, EEG_NAMES, LOCATED, MEASURED, region_of
 from bioreport.montage import FEW_ELECTRODES, normalise
 from bioreport.rhythm import OCCIPITAL, PARIETAL
 
@@ -135,7 +135,7 @@ def ground(
         grounded[name] = " ".join(kept)
     _state_missing(grounded, findings, known, warnings)
     verdict = sections.get(_IMPRESSION, "")
-    judged = len(unjudged) < len(BY_NAME)
+    judged = len(unjudged) < len(EEG_NAMES)
     if judged and _ABNORMAL.search(verdict) and not any(state.get(name, True) for name in ABNORMAL):
         # the verdict was withheld above; an impression without one would leave the reader guessing
         grounded[_IMPRESSION] = f"{UNREMARKABLE} {grounded[_IMPRESSION]}".strip()
@@ -170,11 +170,11 @@ def unjudged_findings(measurements: Sequence[Mapping[str, Any]]) -> frozenset[st
     posterior rhythm's without an electrode over the back of the head.
     """
     if not any(measured.get("usable_seconds", 1) for measured in measurements):
-        return frozenset(BY_NAME)
+        return frozenset(EEG_NAMES)
     if not all("channels_present" in measured for measured in measurements):
         return frozenset()
     usable = [usable_electrodes(measured) for measured in measurements]
-    unjudged = frozenset(BY_NAME) - MEASURED if max(map(len, usable)) < FEW_ELECTRODES else frozenset()
+    unjudged = frozenset(EEG_NAMES) - MEASURED if max(map(len, usable)) < FEW_ELECTRODES else frozenset()
     if not any({*OCCIPITAL, *PARIETAL}.intersection(names) for names in usable):
         unjudged |= {"posterior_dominant_rhythm", "posterior_asymmetry"}
     return unjudged
@@ -189,7 +189,7 @@ def usable_electrodes(measured: Mapping[str, Any]) -> list[str]:
 def _unfounded(
     sentence: str, read: Mapping[str, bool | None], state: Mapping[str, bool], unjudged: frozenset[str]
 ) -> str | None:
-    if len(unjudged) == len(BY_NAME):
+    if len(unjudged) == len(EEG_NAMES):
         # without signal a sentence may only repeat what was found nevertheless, such as the bad electrodes
         said = any(read.get(name) and present for name, present in state.items())
         return None if said else "hardly anything of the recording could be measured"
@@ -306,7 +306,7 @@ def finding_sentence(finding: Mapping[str, Any], measurements: Sequence[Mapping[
 
 def _plain(section: str, state: Mapping[str, bool], unjudged: frozenset[str]) -> str:
     """Text of a section in which nothing was left: what was looked for and not found, if anything was."""
-    if len(unjudged) == len(BY_NAME):
+    if len(unjudged) == len(EEG_NAMES):
         return UNASSESSABLE
     if section == _IMPRESSION:
         if all(name in state and not state[name] for name in ABNORMAL):

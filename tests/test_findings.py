@@ -5,6 +5,8 @@ import pytest
 from bioreport.findings import (
     BY_NAME,
     CRITICAL,
+    ECG_FINDINGS,
+    ECG_NAMES,
     EEG_FINDINGS,
     EEG_NAMES,
     absent_finding,
@@ -28,9 +30,22 @@ def present(name: str, channels: list[str] | None = None, start: float = 0.0, en
 
 def test_table_names_are_unique_and_critical_ones_are_marked() -> None:
     assert len(EEG_NAMES) == len(set(EEG_NAMES)) == 15
-    assert {"seizure", "burst_suppression"} == CRITICAL
+    assert CRITICAL.intersection(EEG_NAMES) == {"seizure", "burst_suppression"}
     assert BY_NAME["posterior_dominant_rhythm"].unit == "Hz"
     assert all(finding.modality == "eeg" and finding.synonyms for finding in EEG_FINDINGS)
+
+
+def test_no_ecg_finding_shares_its_name_with_another_and_the_deadly_ones_are_critical() -> None:
+    assert len(ECG_NAMES) == len(set(ECG_NAMES)) and not set(ECG_NAMES) & set(EEG_NAMES)
+    assert CRITICAL.intersection(ECG_NAMES) == {
+        "st_elevation_infarction",
+        "ventricular_tachycardia",
+        "ventricular_fibrillation",
+        "asystole",
+        "complete_av_block",
+    }
+    assert all(finding.modality == "ecg" and finding.synonyms for finding in ECG_FINDINGS)
+    assert all(text == text.lower() for finding in ECG_FINDINGS for text in finding.synonyms)
 
 
 @pytest.mark.parametrize(
