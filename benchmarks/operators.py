@@ -7,6 +7,7 @@ steadier (large tensors otherwise cost page faults at every call); compare withi
 """
 
 import argparse
+import ctypes
 import json
 import os
 import queue
@@ -40,6 +41,8 @@ MALLOC = {
         "MALLOC_TOP_PAD_": str(1 << 28),
     },
 }
+# every larger block goes back to the kernel when it is freed, so that a second call's peak shows
+RETURNED = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
 HERE = Path(__file__).resolve().parent
 
 
@@ -115,7 +118,10 @@ def child(plan: Plan) -> None:
 
 
 def peak_memory(operator: str, name: str, provider: str) -> float:
-    """MB of this process at the peak of one call, above what it held with the inputs there."""
+    """MB of this process at the peak of one call, above what it held with the inputs there.
+
+    Of the second call: the first starts threads, compiles, and makes what is made once.
+    """
     import torch
     from options import DEVICE
 
@@ -124,6 +130,8 @@ def peak_memory(operator: str, name: str, provider: str) -> float:
     chosen = next(p for p in case.providers if p.name == provider)
     with torch.set_grad_enabled(case.grad):
         run = chosen.build(case.inputs(DEVICE))
+        run()
+        ctypes.CDLL(None).malloc_trim(0)
         # forget earlier peaks
         Path("/proc/self/clear_refs").write_text("5")
         before = _memory("VmRSS")
@@ -231,7 +239,7 @@ def run(
             if row.get("malloc") != "default" or "ms" not in row:
                 continue
             plan = Plan([], memory=(row["operator"], row["case"], row["provider"]))
-            for message in _lines(_command(plan), base, stall, until):
+            for message in _lines(_command(plan), base | RETURNED, stall, until):
                 if "peak_mb" in message:
                     row["peak_mb"] = message["peak_mb"]
                     print(f"{row['case']}, {row['provider']}: peak {row['peak_mb']:.0f} MB", file=sys.stderr)
