@@ -112,7 +112,7 @@ def _check_borders(cu_seqlens: Tensor | None, length: int) -> None:
 
 
 def _in_kernel(kernel: str, q: Tensor, v: Tensor) -> bool:
-    """Whether a kernel takes these widths and dtype; what none takes is computed in PyTorch on the GPU, too."""
+    """Whether a kernel takes these widths and dtype; what none takes is computed in PyTorch on GPUs, too."""
     return has_setting(kernel, max(q.shape[3], v.shape[3]), q.dtype, q.device)
 
 
