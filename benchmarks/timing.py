@@ -250,7 +250,8 @@ def _interleaved(runs: list[Run], device: torch.device, seconds: float) -> list[
 
 
 def _interleaved_events(runs: list[Run], seconds: float) -> list[list[float]]:
-    size = max(2 * getattr(torch.cuda.get_device_properties(), "L2_cache_size", 0), 1 << 28)
+    # twice the L2 cache
+    size = 2 * torch.cuda.get_device_properties().L2_cache_size
     flush = torch.empty(size, dtype=torch.int8, device="cuda")
 
     def timed(run: Run) -> tuple[torch.cuda.Event, torch.cuda.Event]:

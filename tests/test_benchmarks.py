@@ -5,8 +5,12 @@ import os
 import runpy
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,7 +36,7 @@ def case(timing: Any, *providers: Any, **options: Any) -> Any:
         dtype=torch.float32,
         bytes=24,
         flops=3,
-        inputs=lambda device: (torch.ones(3, device=device),),
+        inputs=lambda device: (torch.ones(3),),
         providers=providers,
         tolerance=options.pop("tolerance", 1e-3),
         **options,
@@ -103,6 +107,84 @@ def test_codes_are_compared_by_rows(timing: Any) -> None:
     )
     assert [row["wrong"] for row in rows] == [0, 0.25]
     assert rows[1]["differing"] == 0.25 and "mismatch" in rows[1]
+
+
+class FakeCuda:
+    """Enough of torch.cuda, on the CPU's clock, for the code that measures on a GPU to run through."""
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = time.perf_counter()
+
+        def synchronize(self) -> None:
+            pass
+
+        def elapsed_time(self, other: Any) -> float:
+            return 1e3 * (other.at - self.at) + 1e-6
+
+    class Stream:
+        def wait_stream(self, other: Any) -> None:
+            pass
+
+    class CUDAGraph:
+        def replay(self) -> None:
+            pass
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.captured = 0
+        for name in ("Event", "Stream", "CUDAGraph"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+        for name in ("synchronize", "reset_peak_memory_stats"):
+            monkeypatch.setattr(torch.cuda, name, lambda: None)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1_000_000)
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 4_000_000)
+        monkeypatch.setattr(torch.cuda, "current_stream", self.Stream)
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+        monkeypatch.setattr(torch.cuda, "graph", self.graph)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: SimpleNamespace(L2_cache_size=64))
+        for name in ("empty", "randn"):
+            make = getattr(torch, name)
+            monkeypatch.setattr(
+                torch, name, lambda *size, make=make, device=None, **rest: make(*size, **rest)
+            )
+
+    @contextmanager
+    def graph(self, graph: Any) -> Iterator[None]:
+        self.captured += 1
+        yield
+
+
+def test_what_measures_on_a_gpu_runs_through(timing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch)
+
+    def uncapturable(x: Any) -> Any:
+        def run() -> torch.Tensor:
+            if cuda.captured > 1:
+                raise RuntimeError("operation not permitted when stream is capturing\nmore")
+            return 2 * x[0]
+
+        return run
+
+    device = SimpleNamespace(type="cuda")
+    # the small sizes of a smoke test: the real ones are gigabytes
+    limits = timing.machine_limits(device, smoke=True)
+    assert set(limits) == set(LIMITS) and all(value > 0 for value in limits.values())
+    ours, peer = timing.measure(
+        case(
+            timing,
+            timing.Provider("bioreport", "ours", lambda x: lambda: 2 * x[0]),
+            timing.Provider("peer", "no graph", uncapturable),
+        ),
+        device,
+        limits,
+        seconds=0.001,
+    )
+    assert ours["peak_mb"] == 3.0 and ours["graph_ms"] > 0 and ours["wall_ms"] > 0
+    assert "graph_ms" not in peer and "capturing" in peer["no_graph"] and peer["ms"] > 0
+    assert "µs" in timing.describe(ours)
 
 
 FAKE = """
