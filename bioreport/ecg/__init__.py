@@ -1,0 +1,1 @@
+"""ECG: leads, reading, preprocessing, measurements, simulation."""
