@@ -1,6 +1,7 @@
 """Linear attention in plain PyTorch, in parts and groups: against the definition in float64."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -8,13 +9,19 @@ from kernel_checks import assert_close, relative_rms
 from torch import Tensor
 
 from bioreport_kernels import LinearAttentionContext, reference
-from bioreport_kernels.cpu import linear
-from bioreport_kernels.cpu.sequences import groups
+from bioreport_kernels.cpu import linear, sequences
+from bioreport_kernels.cpu.sequences import groups, scratch_of
 
 KINDS = ("softmax", "elu", "causal")
 NAMES = ("o", "dq", "dk", "dv")
 # Empty ones at either end and between, one longer than a part, of one row, of equal and of similar lengths.
 SKEWED = torch.tensor([0, 0, 3, 5, 42, 67, 67, 68, 338, 341, 353, 360, 360])
+
+
+@pytest.fixture(autouse=True)
+def fresh_scratch() -> None:
+    """Nothing left in scratch memory by another test, which would hide what is read before it is written."""
+    vars(sequences._of_this_thread).clear()
 
 
 @pytest.fixture
@@ -250,3 +257,26 @@ def test_the_context_in_parts_is_this_path(small_parts: None) -> None:
     assert isinstance(want, Tensor)
     assert_close(context.attend(q[0], 0.3), want[0, :500], 1e-6)
     assert context.attend(q[0, :0]).shape == (0, 2, 13)
+
+
+def test_scratch_memory_serves_every_call_of_a_thread() -> None:
+    q, k, v, grad = inputs(1, 300, 2, 25, 13)
+    with torch.inference_mode():
+        first = linear.forward(q, k, v, None, "softmax", 0.3)[0].clone()
+    wide = inputs(2, 200, 2, 40, 64)
+    check(by_parts(*wide, "softmax"), defined(*wide, "softmax"), 2e-6)
+    again = by_parts(q, k, v, grad, "softmax")[0]
+    assert torch.equal(first, again)
+    scratch = scratch_of(q)
+    assert scratch is scratch_of(v) and scratch is not scratch_of(q.double())
+    a = scratch("a", 3, 4)
+    assert (
+        scratch("a", 2, 6).data_ptr()
+        == a.data_ptr()
+        == scratch("a", 3).data_ptr()
+        == scratch("a", 12).data_ptr()
+    )
+    assert scratch("a", 13).shape == (13,) and scratch("b", 3, 4).data_ptr() != a.data_ptr()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(scratch_of, q).result() is not scratch
+        assert torch.equal(pool.submit(linear.forward, q, k, v, None, "softmax", 0.3).result()[0], first)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bioreport_kernels.cpu.sequences import PART, Group, Part, Scratch, groups
+from bioreport_kernels.cpu.sequences import PART, Group, Part, Scratch, groups, scratch_of
 from bioreport_kernels.reference import accumulation_dtype
 
 # Queries between these bounds need no maximum taken off before the exponential: no product comes near an
@@ -132,7 +132,7 @@ def forward(
     context, total = _zeros(q, v, cu_seqlens)
     top = torch.zeros_like(total) if feature_map == "softmax" else total.new_empty(0)
     o = v.new_empty(v.shape)
-    scratch = Scratch(q)
+    scratch = scratch_of(q)
     for group, parts in _grouped(q, v, cu_seqlens):
         sums = Sums(feature_map, scratch)
         for part in parts:
@@ -166,7 +166,7 @@ def backward(
     δ = Σₑ C[:, e] dC[:, e], so no third pass is needed.
     """
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
-    scratch = Scratch(q)
+    scratch = scratch_of(q)
     for group, parts in _grouped(q, v, cu_seqlens):
         known, norm = context[group.sequences].flatten(0, 1), total[group.sequences].flatten(0, 1)
         if feature_map == "softmax":
@@ -253,7 +253,7 @@ def forward_causal(
     """Result [B, T, H, Dv] with elu features, and the sums after each sequence's last row."""
     states = _joined(context0, total0, q, v, cu_seqlens)
     o = v.new_empty(v.shape)
-    scratch = Scratch(q)
+    scratch = scratch_of(q)
     for group, parts in _grouped(q, v, cu_seqlens, CAUSAL_PART):
         state = states[group.sequences].flatten(0, 1)
         for part in parts:
@@ -286,7 +286,7 @@ def backward_causal(
     dstates = _joined(grad_context, grad_total, q, v, cu_seqlens)
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
     kept = q.new_empty(*q.shape[:3], 2, dtype=states.dtype)
-    scratch = Scratch(q)
+    scratch = scratch_of(q)
     for group, parts in _grouped(q, v, cu_seqlens, CAUSAL_PART):
         state = states[group.sequences].flatten(0, 1)
         for part in parts:

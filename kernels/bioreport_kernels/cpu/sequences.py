@@ -5,6 +5,7 @@ products over it are batched ones without a copy, and sums over time run along c
 """
 
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -51,26 +52,27 @@ class Part:
         """Its rows of x [B, T, H, D], in the dtype of accumulation; a view where it can be."""
         wide = accumulation_dtype(x.dtype)
         if self.group.rows is None:
-            return self._slice(x).flatten(1, 2).to(wide)
+            return self._rows(x).flatten(1, -2).to(wide)
         rows = self.group.rows[self.start : self.stop]
         return x[0].index_select(0, rows.flatten()).to(wide).view(len(rows), -1, x.shape[3])
 
     def room(self, x: Tensor, scratch: "Scratch") -> Tensor:
         """Where to compute what `put` then writes to its rows of x [B, T, H, D]: there, if it can be."""
         if self._in_place(x):
-            return self._slice(x).flatten(1, 2)
+            return self._rows(x)
         return scratch("room", self.stop - self.start, self.group.count * x.shape[2], x.shape[3])
 
     def put(self, x: Tensor, value: Tensor) -> None:
         """Write to x what was computed in its `room`."""
         if self._in_place(x):
             return
-        value = value.unflatten(1, (self.group.count, -1))
         if self.group.rows is None:
-            self._slice(x).copy_(value)
+            rows = self._rows(x)
+            rows.copy_(value.view(rows.shape))
         else:
             real = ~self._padding
-            x[0].index_copy_(0, self.group.rows[self.start : self.stop][real], value[real].to(x.dtype))
+            rows = self.group.rows[self.start : self.stop][real]
+            x[0].index_copy_(0, rows, value.unflatten(1, (self.group.count, -1))[real].to(x.dtype))
 
     def without_padding(self, x: Tensor) -> Tensor:
         """x [time, sequences × heads, D], contiguous, with zeros, in place, in the rows that only pad."""
@@ -86,24 +88,44 @@ class Part:
     def _in_place(self, x: Tensor) -> bool:
         return self.group.count == 1 and self.group.rows is None and x.dtype == accumulation_dtype(x.dtype)
 
-    def _slice(self, x: Tensor) -> Tensor:
-        first = self.group.start
-        return x[self.group.batch, first + self.start : first + self.stop].transpose(0, 1)
+    def _rows(self, x: Tensor) -> Tensor:
+        """A view of its rows: [time, H, D] of one sequence, [time, count, H, D] of several."""
+        group = self.group
+        time = slice(group.start + self.start, group.start + self.stop)
+        return x[group.batch.start, time] if group.count == 1 else x[group.batch, time].transpose(0, 1)
 
 
 class Scratch:
-    """Memory that parts after one another use again: fresh memory costs more than what is computed in it."""
+    """Memory that parts after one another use again: fresh memory costs as much as what is computed in it."""
 
     def __init__(self, like: Tensor) -> None:
-        self.like = like
+        self.device, self.dtype = like.device, accumulation_dtype(like.dtype)
         self.memory: dict[str, Tensor] = {}
 
     def __call__(self, name: str, *shape: int) -> Tensor:
         """Uninitialized memory of that shape, the same under the same name."""
+        found = self.memory.get(name)
+        if found is not None and found.shape == shape:
+            return found
         size = math.prod(shape)
-        if name not in self.memory or len(self.memory[name]) < size:
-            self.memory[name] = self.like.new_empty(size, dtype=accumulation_dtype(self.like.dtype))
-        return self.memory[name][:size].view(shape)
+        known = 0 if found is None else found.untyped_storage().nbytes() // found.element_size()
+        if found is None or known < size:
+            # of this mode a tensor could not be written in the other
+            with torch.inference_mode(False):
+                found = torch.empty(size, dtype=self.dtype, device=self.device)
+        self.memory[name] = found.as_strided((size,), (1,)).view(shape)
+        return self.memory[name]
+
+
+_of_this_thread = threading.local()
+
+
+def scratch_of(x: Tensor) -> Scratch:
+    """Scratch memory for operations on x; on a CPU the thread's own, kept from call to call."""
+    if x.device.type != "cpu":
+        # calls on other streams may not have ended
+        return Scratch(x)
+    return vars(_of_this_thread).setdefault(str(accumulation_dtype(x.dtype)), Scratch(x))
 
 
 def groups(x: Tensor, cu_seqlens: Tensor | None, rows: int) -> Iterator[Group]:
