@@ -35,8 +35,9 @@ class Group:
     rows: Tensor | None = None
     padding: Tensor | None = None
 
-    def parts(self, step: int) -> list["Part"]:
-        """Time in steps."""
+    def parts(self, most: int) -> list["Part"]:
+        """Time in equal steps of at most so many rows."""
+        step = math.ceil(self.length / math.ceil(self.length / most))
         return [Part(self, t, min(t + step, self.length)) for t in range(0, self.length, step)]
 
 
