@@ -4,6 +4,7 @@ PyTorch multiplies float32 matrices with MKL, which takes AVX-512 on Intel's pro
 library, oneDNN, takes it on any. On a Zen 5 the same layers are 2.2 times faster, differing in the last bits.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,11 +37,16 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.numel() >= LEAST_ROWS * x.shape[-1]
         and x.numel() * weight.numel() > 0
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and torch.backends.mkldnn.is_available()
+        and _is_there()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+@cache
+def _is_there() -> bool:
+    has = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return has and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
