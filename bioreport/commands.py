@@ -14,6 +14,7 @@ from bioreport.errors import InputError
 from bioreport.files import write_atomically
 
 if TYPE_CHECKING:
+    from bioreport.ecg.reading import EcgRecording
     from bioreport.evidence import Evidence
     from bioreport.pipeline import ReportPipeline
     from bioreport.recording import Recording
@@ -133,7 +134,7 @@ def _read_group(
 ) -> "list[Evidence]":
     from bioreport.recording import open_recording
 
-    recordings = []
+    recordings: list[Recording | EcgRecording] = []
     for path in group:
         with stages("open"):
             recording = open_recording(path)
@@ -145,7 +146,7 @@ def _read_group(
     )
 
 
-def _mapping_lines(recording: "Recording") -> list[str]:
+def _mapping_lines(recording: "Recording | EcgRecording") -> list[str]:
     lines = [
         f"{recording.path.name}: {len(recording.names)} channels, {recording.sfreq:g} Hz, "
         f"{recording.duration_seconds:.1f} s"

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from bioreport.bundle import Bundle
+from bioreport.ecg.reading import EcgRecording
 from bioreport.errors import InputError
 from bioreport.findings import finding_facts
+from bioreport.formats import READABLE
 from bioreport.grounding import usable_electrodes
 from bioreport.heads import pool_features
 from bioreport.measurements import Measurer, facts, measured_findings
@@ -81,7 +83,7 @@ def encode_epochs(bundle: Bundle, batch: EpochBatch) -> tuple[Tensor, Tensor]:
 
 
 def read_evidence(
-    recording: Recording,
+    recording: Recording | EcgRecording,
     bundle: Bundle,
     *,
     line_frequency: float | None = None,
@@ -93,6 +95,7 @@ def read_evidence(
     Parameters
     ----------
     recording : Recording
+        An ECG is refused with a sentence.
     bundle : Bundle
         Its encoder makes the tokens; its findings head, where it has one, the model's findings.
     line_frequency : float, optional
@@ -105,6 +108,10 @@ def read_evidence(
     InputError
         Where no epoch of the recording can be used.
     """
+    if isinstance(recording, EcgRecording):
+        raise InputError(
+            recording.path, "is an ECG, of which this version writes no report", f"give an EEG as {READABLE}"
+        )
     stages = stages or Stages()
     spec = bundle.preprocess
     with stages("mains"):

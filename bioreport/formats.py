@@ -3,6 +3,9 @@
 import stat
 from pathlib import Path
 
+from bioreport.ecg.dicom import DicomSource, is_dicom
+from bioreport.ecg.wfdb_header import header_path
+from bioreport.ecg.wfdb_record import WfdbSource
 from bioreport.edf import EdfSource, is_edf
 from bioreport.errors import InputError
 from bioreport.source import Source
@@ -11,8 +14,9 @@ _EDF = (".edf", ".bdf", ".rec")
 _MNE = (".vhdr", ".set", ".fif")
 # part of a recording -> the file to give instead
 _PARTS = {".vmrk": ".vhdr", ".eeg": ".vhdr", ".fdt": ".set"}
-_ECG = (".hea", ".dat", ".atr", ".mat")
+_BEGINNING = 132  # bytes, up to and with the mark of DICOM
 READABLE = "EDF, EDF+, BDF, BrainVision (.vhdr), EEGLAB (.set) or FIF"
+READABLE_ECG = "WFDB (.hea), EDF or DICOM"
 
 
 def open_source(path: Path) -> Source:
@@ -23,13 +27,19 @@ def open_source(path: Path) -> Source:
     InputError
         It is absent, no regular file, empty, not readable, or of no known format.
     """
+    header = header_path(path)
+    if header is not None:
+        _beginning(header)
+        return WfdbSource(header)
     start = _beginning(path)
     suffix = path.suffix.lower()
     if suffix == ".gz" and path.name.lower().endswith(".fif.gz"):
         suffix = ".fif"
-    if suffix in _ECG:
+    if is_dicom(start):
+        return DicomSource(path)
+    if start[16:22] == b"SCPECG":
         raise InputError(
-            path, "is an ECG record, which this version does not read", f"give an EEG as {READABLE}"
+            path, "is an SCP-ECG file, which is not read here", f"export the ECG as {READABLE_ECG}"
         )
     if is_edf(start) and suffix not in _MNE:
         return EdfSource(path)
@@ -45,7 +55,10 @@ def open_source(path: Path) -> Source:
     if suffix in _PARTS:
         whole = _PARTS[suffix]
         raise InputError(path, "is one part of a recording", f"give the {whole} file beside it")
-    raise InputError(path, "is of no format that is read here", f"give the recording as {READABLE}")
+    raise InputError(
+        path, "is of no format that is read here",
+        f"give the recording as {READABLE}, an ECG also as {READABLE_ECG}",
+    )  # fmt: skip
 
 
 def _beginning(path: Path) -> bytes:
@@ -56,7 +69,7 @@ def _beginning(path: Path) -> bytes:
         if not stat.S_ISREG(mode):
             raise InputError(path, "is no regular file", "give a recording file")
         with path.open("rb") as file:
-            start = file.read(16)
+            start = file.read(_BEGINNING)
     except FileNotFoundError as error:
         raise InputError(path, "does not exist", "check the path") from error
     except PermissionError as error:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bioreport.bundle import Bundle, load_bundle
+from bioreport.ecg.reading import EcgRecording
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence, read_evidence
 from bioreport.findings import BY_NAME
@@ -24,7 +25,7 @@ Signal = Literal["none", "statistics", "tokens"]
 BASELINE = (
     "Baseline ({signal}): the text was written without the signal's tokens and is not checked against it."
 )
-Source = str | PathLike[str] | Recording
+Source = str | PathLike[str] | Recording | EcgRecording
 # one report may rest on several recordings of the same patient
 Item = Source | tuple[Source, ...]
 
@@ -170,7 +171,7 @@ class ReportPipeline:
         evidence = []
         for source in sources:
             with stages("open"):
-                recording = source if isinstance(source, Recording) else open_recording(source)
+                recording = open_recording(source) if isinstance(source, str | PathLike) else source
             evidence.append(
                 read_evidence(
                     recording,

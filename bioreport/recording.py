@@ -13,16 +13,24 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bioreport.bids import Sidecar, SidecarChannel, read_sidecar
+from bioreport.ecg.dicom import DicomSource
+from bioreport.ecg.leads import is_ecg
+from bioreport.ecg.wfdb_record import WfdbSource
+from bioreport.edf import EdfSource
 from bioreport.errors import InputError
 from bioreport.formats import open_source
 from bioreport.montage import cap_rows
 from bioreport.selection import Selection, select_channels
 from bioreport.source import Source
 from bioreport.units import LEAST_UV, MOST_UV, guess_unit, to_microvolts, typical_spread
+
+if TYPE_CHECKING:
+    from bioreport.ecg.reading import EcgRecording
 
 _WINDOWS = 12
 _WINDOW_SECONDS = 2.0
@@ -185,26 +193,42 @@ class Recording:
         )
 
 
-def open_recording(path: str | PathLike[str]) -> Recording:
-    """Open an EEG recording: EDF, EDF+, BDF, BrainVision (.vhdr), EEGLAB (.set) or FIF.
+def open_recording(path: str | PathLike[str]) -> "Recording | EcgRecording":
+    """Open an EEG (EDF, EDF+, BDF, BrainVision, EEGLAB, FIF) or an ECG (WFDB, EDF, DICOM).
+
+    An EDF without a scalp electrode but with a lead of the heart is an ECG.
 
     Parameters
     ----------
     path : str or path-like
-        The file; BIDS sidecars beside it are used.
+        The file, or the name of a WFDB record; BIDS sidecars beside an EEG are used.
 
     Returns
     -------
-    Recording
-        Electrodes by their canonical names, µV, with `warnings` on everything unusual.
+    Recording or EcgRecording
+        Electrodes in µV, or leads in mV, by their canonical names, with `warnings` on everything unusual.
 
     Raises
     ------
     InputError
-        The file cannot give an EEG; one sentence with the cure.
+        The file can give neither; one sentence with the cure.
     """
     path = Path(path)
     source = open_source(path)
+    if _is_ecg(source):
+        from bioreport.ecg.reading import ecg_from_source
+
+        return ecg_from_source(source, path)
+    return _eeg_from_source(source, path)
+
+
+def _is_ecg(source: Source) -> bool:
+    if isinstance(source, EdfSource):
+        return is_ecg(label for label, kind in zip(source.labels, source.kinds, strict=True) if kind is None)
+    return isinstance(source, WfdbSource | DicomSource)
+
+
+def _eeg_from_source(source: Source, path: Path) -> Recording:
     sidecar = read_sidecar(path)
     rows = _sidecar_rows(source.labels, sidecar)
     unusable = {i: f"not used: {reason}" for i, reason in source.unusable.items()}
