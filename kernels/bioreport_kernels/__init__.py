@@ -8,6 +8,7 @@ from bioreport_kernels.aggregate import EpochAggregator, aggregate_epochs
 from bioreport_kernels.context import LinearAttentionContext
 from bioreport_kernels.implicit import ImplicitWeights, implicit_decode, implicit_quantize
 from bioreport_kernels.linear import linear_attention
+from bioreport_kernels.quantize import nearest_codeword, residual_quantize
 
 __all__ = [
     "EpochAggregator",
@@ -17,5 +18,7 @@ __all__ = [
     "implicit_decode",
     "implicit_quantize",
     "linear_attention",
+    "nearest_codeword",
     "reference",
+    "residual_quantize",
 ]

@@ -14,6 +14,7 @@ from bioreport_kernels.reference.implicit import (
     implicit_quantize,
 )
 from bioreport_kernels.reference.precision import accumulation_dtype
+from bioreport_kernels.reference.quantization import nearest_codeword, residual_quantize
 
 __all__ = [
     "ImplicitWeights",
@@ -23,5 +24,7 @@ __all__ = [
     "implicit_decode",
     "implicit_quantize",
     "linear_attention",
+    "nearest_codeword",
     "positive",
+    "residual_quantize",
 ]
