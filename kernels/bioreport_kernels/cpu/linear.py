@@ -100,11 +100,15 @@ def _positive(x: Tensor, out: Tensor) -> Tensor:
     return _exp_(torch.clamp(x, max=0, out=out)).add_(x.clamp(min=0))
 
 
-def _product(x: Tensor, context: Tensor, scratch: Scratch) -> Tensor:
-    """x [time, G, D] times context [G, D, E], in scratch memory: [time, G, E]."""
+def _product(x: Tensor, context: Tensor, scratch: Scratch, plus: Tensor | None = None) -> Tensor:
+    """x [time, G, D] times context [G, D, E], plus [G, E], in scratch memory: [time, G, E]."""
     # MKL's batched product wants a contiguous result
     out = scratch("product", x.shape[1], x.shape[0], context.shape[2])
-    return torch.bmm(x.transpose(0, 1), context, out=out).transpose(0, 1)
+    if plus is None:
+        torch.bmm(x.transpose(0, 1), context, out=out)
+    else:
+        torch.baddbmm(plus.unsqueeze(1), x.transpose(0, 1), context, out=out)
+    return out.transpose(0, 1)
 
 
 def _divide(ratio: Tensor, out: Tensor) -> Tensor:
@@ -173,10 +177,10 @@ def backward(
             dcontext = _softmax_queries(parts, grad_o, q, known * scale, dq, scratch).mul_(scale)
             dcontext.div_(norm.unsqueeze(2))
             highest = top[group.sequences].flatten(0, 1)
-            shift = (known * dcontext).sum(2)
+            shift = -(known * dcontext).sum(2)
         else:
             both = _elu_queries(parts, grad_o, q, with_norm(feature_map, known, norm, scale), dq, scratch)
-            dcontext, shift = both[..., :-1] * scale, -both[..., -1]
+            dcontext, shift = both[..., :-1] * scale, both[..., -1]
         for part in parts:
             keys, values = part.take(k), part.take(v)
             weight = scratch("weight", *keys.shape)
@@ -186,7 +190,7 @@ def backward(
                 _positive(keys, weight)
             part.put(dv, part.room(dv, scratch).copy_(_product(weight, dcontext, scratch)))
             slope = weight if feature_map == "softmax" else weight.clamp_(max=1)
-            dweight = _product(values, dcontext.transpose(1, 2), scratch).sub_(shift)
+            dweight = _product(values, dcontext.transpose(1, 2), scratch, shift)
             part.put(dk, torch.mul(slope, dweight, out=part.room(dk, scratch)))
     return dq, dk, dv
 
