@@ -5,6 +5,7 @@ cardiograph adds is not. pydicom keeps the samples of a file in memory. Names, d
 patient are not kept.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -34,31 +35,49 @@ class DicomSource(Source):
     """Samples of the rhythm in a DICOM waveform file, in the units of its header."""
 
     def __init__(self, path: Path) -> None:
-        group = _rhythm(path)
+        self.path = path
         try:
-            channels = list(group.ChannelDefinitionSequence)
-            rate = float(group.SamplingFrequency)
-            bits = int(group.WaveformBitsAllocated)
-            kind = _DTYPES[str(group.WaveformSampleInterpretation), bits]
-            # in the byte order of the file: little in every transfer syntax but a retired one
-            samples = np.frombuffer(group.WaveformData, f"<{kind}")
-            n_samples = int(group.NumberOfWaveformSamples)
-            padding = group.get("WaveformPaddingValue")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(path, "has a waveform that is not described whole (DICOM)", DAMAGED) from error
+            import pydicom
+        except ImportError as error:
+            raise InputError(
+                path, "is DICOM, for which the package pydicom is missing", "pip install 'bioreport[dicom]'"
+            ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                self._take(_rhythm(path, pydicom.dcmread(path)))
+            except (InputError, MemoryError):
+                raise
+            except Exception as error:
+                # pydicom decodes when it is asked, and raises whatever a damaged file leads it to
+                raise InputError(
+                    path, f"cannot be read as DICOM ({type(error).__name__})", DAMAGED
+                ) from error
+
+    def _take(self, group: Any) -> None:
+        channels = list(group.ChannelDefinitionSequence)
+        rate = float(group.SamplingFrequency)
+        n_samples = int(group.NumberOfWaveformSamples)
         if not channels or not 0 < rate < 1e7:
-            raise InputError(path, "describes a waveform of no lead or no sampling rate (DICOM)", DAMAGED)
+            raise InputError(
+                self.path, "describes a waveform of no lead or no sampling rate (DICOM)", DAMAGED
+            )
+        # in the byte order of the file: little in every transfer syntax but a retired one
+        kind = "<" + _DTYPES[str(group.WaveformSampleInterpretation), int(group.WaveformBitsAllocated)]
+        samples = np.frombuffer(group.WaveformData, kind)
         if len(samples) < n_samples * len(channels):
             held = len(samples) // len(channels)
-            raise InputError(path, f"holds {held} samples a lead where its header says {n_samples}", DAMAGED)
-        self.path = path
+            raise InputError(
+                self.path, f"holds {held} samples a lead where its header says {n_samples}", DAMAGED
+            )
+        padding = group.get("WaveformPaddingValue")
         self.labels = tuple(clean_labels([_label(channel) for channel in channels]))
         self.units = tuple(_unit(channel) for channel in channels)
         self.rates = (rate,) * len(channels)
         self.kinds = (None,) * len(channels)
-        self.warnings: list[str] = []
+        self.warnings = []
         self._samples = samples[: n_samples * len(channels)].reshape(n_samples, len(channels))
-        self._padding = None if padding is None else np.frombuffer(bytes(padding), f"<{kind}")[0]
+        self._padding = None if padding is None else np.frombuffer(bytes(padding), kind)[0]
         self._scales = [_scale(channel) for channel in channels]
         self.unusable = {
             i: "its sensitivity is zero or missing" for i, (gain, _) in enumerate(self._scales) if not gain
@@ -78,19 +97,9 @@ class DicomSource(Source):
         return np.asarray(data, np.float64)
 
 
-def _rhythm(path: Path) -> Any:
+def _rhythm(path: Path, dataset: Any) -> Any:
     """The longest waveform group that was recorded, not computed."""
-    try:
-        import pydicom
-        from pydicom.errors import InvalidDicomError
-    except ImportError as error:
-        raise InputError(
-            path, "is DICOM, for which the package pydicom is missing", "pip install 'bioreport[dicom]'"
-        ) from error
-    try:
-        groups = list(pydicom.dcmread(path).get("WaveformSequence") or [])
-    except (InvalidDicomError, OSError, ValueError, TypeError, KeyError, AttributeError, EOFError) as error:
-        raise InputError(path, f"cannot be read as DICOM ({type(error).__name__})", DAMAGED) from error
+    groups = list(dataset.get("WaveformSequence") or [])
     recorded = [g for g in groups if g.get("WaveformOriginality", "ORIGINAL") == "ORIGINAL"]
     if not recorded:
         problem = "holds no recorded waveform (DICOM)" if groups else "is DICOM, but holds no waveform"

@@ -81,8 +81,9 @@ def lead_of(label: str) -> Lead | None:
         core, sign = core[1:].strip(), -1
     elif core[-1:] in _MINUS and core[:-1].strip() in _NAMES:
         core, sign = core[:-1].strip(), -1
-    # "V1-REF", "II_0": the terminal or a copy number behind the name
-    core = re.sub(r"[ _-](?:REF|WCT|WILSON|\d{1,2})$", "", core)
+    if re.sub(r"[ _.]", "", core) not in _NAMES:
+        # "V1-REF", "II_0": the terminal or a copy number behind the name
+        core = re.sub(r"[ _-](?:REF|WCT|WILSON|\d{1,2})$", "", core)
     squeezed = re.sub(r"[ _.]", "", core)
     if squeezed in _NAMES:
         return Lead(_NAMES[squeezed], sign)

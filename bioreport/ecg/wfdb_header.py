@@ -132,6 +132,8 @@ def read_header(path: Path) -> Header:
     if rate is None:
         header.warnings.append("The header states no sampling rate; by the WFDB standard it is 250 Hz.")
     if n_segments is not None:
+        if not int(n_segments):
+            raise InputError(path, "describes an ECG record of 0 segments", "give a record with leads")
         header.segments = [_segment(path, line) for line in lines[1:]]
         _agree(path, "segments", int(n_segments), len(header.segments))
     else:
@@ -145,9 +147,7 @@ def read_header(path: Path) -> Header:
 
 
 def _lines(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        content = file.read(_LARGEST + 1)
-    if b"\0" in content or len(content) > _LARGEST:
+    if path.stat().st_size > _LARGEST or b"\0" in (content := path.read_bytes()):
         return []
     try:
         text = content.decode("utf-8-sig")
