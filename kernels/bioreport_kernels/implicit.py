@@ -8,6 +8,8 @@ Flops of a stage, a vector: beam · shortlist · R · 4 E H, the first layer bei
 Codewords are never stored: memory beyond inputs and outputs is what a fixed number of vectors needs.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,9 @@ from bioreport_kernels.cpu import implicit as plain
 from bioreport_kernels.reference import ImplicitWeights
 
 SEARCHES = ("exact", "bfloat16")
-# The widest vectors, first layers and shortlists that the kernels' tiles hold.
-WIDEST, LONGEST_SHORTLIST = 512, 256
+# What the kernels' tiles hold: widths of vectors and first layers, beams, shortlists. Beyond it the CPU's
+# path runs, on the GPU.
+WIDEST, MOST_BEAMS, LONGEST_SHORTLIST = 512, 64, 64
 
 
 def implicit_quantize(
@@ -189,6 +192,23 @@ def _quantize(
     return quantized, codes
 
 
+@_quantize.register_kernel("cuda")
+def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    weights, (beam, shortlist, search) = ImplicitWeights(*rest[:10]), rest[10:]
+    if not _fits(x.dtype, weights) or beam > MOST_BEAMS or (shortlist or 0) > LONGEST_SHORTLIST:
+        codes, quantized = plain.quantize(x, weights, beam, shortlist, search)
+        return quantized, codes
+    from bioreport_kernels.gpu import implicit as gpu
+
+    with torch.cuda.nvtx.range("bioreport::implicit_quantize"):
+        codes, quantized = gpu.quantize(x, weights, beam, shortlist, search)
+    return quantized, codes
+
+
+def _fits(dtype: torch.dtype, weights: ImplicitWeights) -> bool:
+    return dtype != torch.float64 and max(weights.first.shape[1], weights.bias.shape[1]) <= WIDEST
+
+
 @_quantize.register_fake
 def _(x: Tensor, first: Tensor, codebooks: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape[0], 1 + codebooks.shape[0], dtype=torch.int64)
@@ -219,6 +239,17 @@ def _decode(
     if codes.device.type == "cpu":
         _check_codes(codes, weights)
     return plain.decode(codes, weights)
+
+
+@_decode.register_kernel("cuda")
+def _(codes: Tensor, *rest: Any) -> Tensor:
+    weights = ImplicitWeights(*rest)
+    if not _fits(weights.first.dtype, weights):
+        return plain.decode(codes, weights)
+    from bioreport_kernels.gpu import implicit as gpu
+
+    with torch.cuda.nvtx.range("bioreport::implicit_decode"):
+        return gpu.decode(codes, weights)
 
 
 @_decode.register_fake

@@ -231,7 +231,7 @@ def _expanded_distances(target: Tensor, codewords: Tensor) -> Tensor:
 
 def lowest(distances: Tensor, count: int) -> Tensor:
     """Indices of the smallest along the last axis, the lowest first among equals; NaN counts as infinite."""
-    finite = distances.nan_to_num(nan=math.inf, posinf=math.inf)
+    finite = distances.nan_to_num(nan=math.inf, posinf=math.inf, neginf=math.inf)
     if count == 1:
         return finite.argmin(-1, keepdim=True)
     if finite.dtype == torch.float64 or count >= finite.shape[-1]:
