@@ -398,7 +398,7 @@ def test_header_or_signal_file_alone(tmp_path: Path) -> None:
     header = write_record(tmp_path, "r", ecg(2), ["II", "V5"])
     (tmp_path / "r.dat").rename(tmp_path / "other.dat")
     refuse(header, "r.dat", "not beside it")
-    refuse(tmp_path / "other.dat", "other.hea", "not beside it")
+    refuse(tmp_path / "other.dat", "other.hea", "beside it")
     refuse(tmp_path / "r.dat", "does not exist")
     (tmp_path / "x.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(500))
     refuse(tmp_path / "x.mat", "x.hea", "ECG")

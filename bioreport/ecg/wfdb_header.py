@@ -105,7 +105,8 @@ def header_path(path: Path) -> Path | None:
         beside = next((b for s in (".hea", ".HEA") if os.path.isfile(b := path.with_suffix(s))), None)
         if beside is None:
             raise InputError(
-                path, f"is part of an ECG record (WFDB), but its header {path.stem}.hea is not beside it",
+                path, f"is no recording by itself: of an ECG record (WFDB) its header {path.stem}.hea must "
+                "lie beside it",
                 "put header and signal file into one folder",
             )  # fmt: skip
         if suffix == ".atr":

@@ -18,6 +18,7 @@ from bioreport.source import Piece, Source, clean_labels
 from bioreport.units import to_microvolts
 
 _CHECKSUM_SAMPLES = 1 << 24  # longer records are not read through when they are opened
+_BLOCK_SAMPLES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -168,22 +169,21 @@ class WfdbSource(Source):
     def _compare_sums(self, segment: _Segment, header: Header) -> None:
         """Warn of signals whose first sample or sum is not the header's: the file may be damaged."""
         lines = header.signals
-        if not any(line.initial or line.checksum for line in lines):
+        if not segment.frames or not any(line.initial or line.checksum for line in lines):
             return
         wrong: list[str] = []
         for number, file in enumerate(segment.files):
             whole = segment.frames * file.samples <= _CHECKSUM_SAMPLES
-            data = file.read(0, segment.frames if whole else min(segment.frames, 1))
+            first = file.read(0, 1)
+            sums = _sums(file, segment.frames) if whole else np.zeros(file.samples, np.int64)
             places = [p for p in _places(header, lines, _files(header)[1]) if p and p.file == number]
             for place in places:
                 line = place.line
-                mine = data[:, place.column : place.column + line.samples_per_frame]
+                mine = slice(place.column, place.column + line.samples_per_frame)
                 if whole and line.checksum is not None:
-                    right = (int(mine.sum(dtype=np.int64)) - line.checksum) % 65536 == 0
+                    right = (int(sums[mine].sum()) - line.checksum) % 65536 == 0
                 else:
-                    right = (
-                        line.initial is None or line.skew > 0 or not mine.size or mine[0, 0] == line.initial
-                    )
+                    right = line.initial is None or line.skew > 0 or first[0, place.column] == line.initial
                 if not right:
                     wrong.append(line.label or f"signal {len(wrong) + 1}")
         if wrong:
@@ -192,6 +192,15 @@ class WfdbSource(Source):
                 f"The samples of {few} do not add up to the checksum in the header: the signal file may be "
                 "damaged or of another record."
             )
+
+
+def _sums(file: SignalFile, frames: int) -> np.ndarray:
+    """Sum of each column over all frames, in blocks."""
+    sums = np.zeros(file.samples, np.int64)
+    step = max(1, _BLOCK_SAMPLES // file.samples)
+    for start in range(0, frames, step):
+        sums += file.read(start, min(start + step, frames)).sum(axis=0, dtype=np.int64)
+    return sums
 
 
 def _files(header: Header) -> tuple[tuple[SignalFile, ...], list[tuple[int, int]]]:
