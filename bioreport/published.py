@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bioreport.encoders.cbramod import CBraMod
+from bioreport.encoders.ecg_resnet import MeitEncoder
 from bioreport.projectors import KINDS, Projector, build_projector
 from bioreport.qinco import Qinco, qinco1_weights, qinco2_weights
 
@@ -19,6 +20,7 @@ StateDict = Mapping[str, Tensor]
 # What wrappers put before a key: DataParallel, and classes that hold CBraMod as a part.
 _WRAPPERS = ("module.", "model.", "backbone.")
 _SINUSOID = "pos_enc.pe"
+_ECG_MODEL = "ecg_model."
 # The names in CELM's configuration files.
 CELM_NAMES: Mapping[str, str] = {
     "sequence_transformer_linear_projector": "sequence",
@@ -174,6 +176,49 @@ def qinco(
         raise ValueError("db_scale is for QINCo: QINCo2's weights bring the mean and scale of their data")
     weights, mean, scale = qinco2_weights(state, skip=not qinco1_mode)
     return Qinco(weights, mean, scale, beam=beam, shortlist=shortlist).eval()
+
+
+def meit_encoder(state_dict: StateDict, *, entries: int = 1) -> MeitEncoder:
+    """MEIT's encoder and projection from its published weights.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to Tensor
+        With the keys' ``ecg_model.`` or without; weights of the language model beside them are left out.
+    entries : int
+        Embeddings of a record, which no shape tells; 1 as published.
+
+    Returns
+    -------
+    MeitEncoder
+        In eval mode, float32, without gradients.
+
+    Raises
+    ------
+    ValueError
+        Where keys are missing or unexpected, naming them, or a shape does not fit.
+    """
+    state = unwrapped(state_dict)
+    if any(_ECG_MODEL in key for key in state):
+        state = {key.split(_ECG_MODEL, 1)[1]: value for key, value in state.items() if _ECG_MODEL in key}
+    what = "MEIT's encoder"
+    shape = _Shapes(state, what)
+    width, leads, _ = shape("ecg_encoder.conv1.weight", 3)
+    stages = (_count(state, rf"ecg_encoder\.layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
+    norm = "none" if "proj_ecg.1.weight" not in state else "layer"
+    if "proj_ecg.1.running_mean" in state:
+        norm = "batch"
+    last = "proj_ecg.2.weight" if norm == "none" else "proj_ecg.3.weight"
+    module = MeitEncoder(
+        shape(last, 2)[0],
+        leads=leads,
+        blocks=[max(count, 1) for count in stages],
+        width=width,
+        hidden=shape("proj_ecg.0.weight", 2)[0],
+        entries=entries,
+        norm=norm,
+    )
+    return _filled(module, state, what)
 
 
 def unwrapped(state_dict: StateDict) -> dict[str, Tensor]:
