@@ -44,7 +44,7 @@ PROMPTS: Mapping[str, str] = MappingProxyType(
 TEMPLATES = ("published", "chat")
 USER, ASSISTANT = "<|user|>", "<|assistant|>"
 
-# The published training, in the words of `bioreport.train.Run`; its batch of 64 is 16 on each of 4 GPUs.
+# The published training, in the words of `bioreport.train.Run`; its batch of 64 is added up from ones of 16.
 RECIPE: Mapping[str, float] = MappingProxyType(
     {"epochs": 5, "batch_size": 64, "lr": 2e-5, "weight_decay": 0.0, "warmup": 0.03}
 )
