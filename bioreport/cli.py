@@ -80,8 +80,26 @@ def build_parser() -> argparse.ArgumentParser:
     _model_options(encode)
     _verbosity(encode)
 
-    train = commands.add_parser("train", help="train the projector for a frozen LLM")
+    tokenize = commands.add_parser("tokenize", help="turn ECGs into discrete codes and their vectors")
+    tokenize.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    tokenize.add_argument(
+        "--tokenizer", type=Path, required=True, metavar="DIR", help="what `train tokenizer` wrote"
+    )
+    tokenize.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    _verbosity(tokenize)
+
+    train = commands.add_parser("train", help="train the projector for a frozen LLM, or an ECG tokenizer")
+    train.add_argument("what", nargs="?", choices=("projector", "tokenizer"), default="projector")
     train.add_argument("manifest", type=Path)
+    train.add_argument(
+        "--quantizer",
+        choices=("qinco", "residual", "vector"),
+        default="qinco",
+        help="of a tokenizer; 512 codewords in all with each",
+    )
+    train.add_argument(
+        "--stages", type=_positive, default=4, choices=(1, 2, 4, 8), help="of a tokenizer (default: 4)"
+    )
     train.add_argument(
         "--llm", metavar="ID|DIR", help="Hub id or folder of the causal LM (default: the model's)"
     )
@@ -98,8 +116,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--tokens", type=Path, metavar="DIR", help="folder that `encode` wrote, not to encode again"
     )
     train.add_argument("--epochs", type=_positive, default=10)
-    train.add_argument("--batch-size", type=_positive, default=4)
-    train.add_argument("--lr", type=_rate, default=1e-4)
+    train.add_argument("--batch-size", type=_positive, help="default: 4, of a tokenizer 32")
+    train.add_argument("--lr", type=_rate, help="default: 1e-4, of a tokenizer 1e-3")
     train.add_argument("--max-steps", type=_positive)
     train.add_argument("--save-every", type=_positive, default=100, metavar="STEPS")
     train.add_argument("--seed", type=_seed, default=5)
@@ -119,8 +137,8 @@ def build_parser() -> argparse.ArgumentParser:
     _verbosity(evaluate)
 
     simulate = commands.add_parser("simulate", help="write simulated recordings with their truth")
-    simulate.add_argument("modality", choices=("eeg",))
-    simulate.add_argument("--count", type=_positive, default=10)
+    simulate.add_argument("modality", choices=("eeg", "ecg"))
+    simulate.add_argument("-n", "--count", type=_positive, default=10)
     simulate.add_argument("--seed", type=_seed, default=0)
     simulate.add_argument("--duration", type=_duration, metavar="SECONDS", help="of each; default: varied")
     simulate.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")

@@ -1,6 +1,7 @@
 """What each command of the command line does."""
 
 import argparse
+import json
 import logging
 import resource
 import sys
@@ -234,8 +235,10 @@ def encode(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Train a projector and its special tokens for a frozen LLM."""
+    """Train a projector and its special tokens for a frozen LLM, or an ECG tokenizer."""
     _quiet_libraries(options)
+    if options.what == "tokenizer":
+        return _train_tokenizer(options)
     from bioreport.train import train as train_projector
 
     result = train_projector(
@@ -245,8 +248,8 @@ def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         out=options.output,
         encoder_bundle=options.model,
         epochs=options.epochs,
-        batch_size=options.batch_size,
-        lr=options.lr,
+        batch_size=options.batch_size or 4,
+        lr=options.lr or 1e-4,
         max_steps=options.max_steps,
         save_every=options.save_every,
         seed=options.seed,
@@ -260,6 +263,50 @@ def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         _fail(error)
     _say(options, f"{result.bundle}: written; use it with `bioreport generate FILE --model {result.bundle}`")
     return 1 if result.errors else 0
+
+
+def _train_tokenizer(options: argparse.Namespace) -> int:
+    from bioreport.ecg.tokenizer import measure, read_windows, save_tokenizer, train_tokenizer
+    from bioreport.encoders.ecg_autoencoder import TokenizerConfig
+    from bioreport.manifest import read_manifest
+
+    config = TokenizerConfig(
+        quantizer=options.quantizer, stages=options.stages, codewords=512 // options.stages
+    )
+    entries = read_manifest(options.manifest)
+    learned, held_out = (
+        [path for entry in entries if (entry.split in (None, "train")) is own for path in entry.recordings]
+        for own in (True, False)
+    )
+    windows, batch_size = read_windows(learned, config.stride), options.batch_size or 32
+    steps = options.max_steps or options.epochs * -(-len(windows) // batch_size)
+    model = train_tokenizer(
+        windows, config, steps=steps, batch_size=batch_size, lr=options.lr or 1e-3, seed=options.seed
+    )
+    save_tokenizer(model, options.output)
+    if held_out:
+        found = measure(model, read_windows(held_out, config.stride))
+        _say(options, json.dumps(found))
+    _say(options, f"{options.output}: written; use it with `bioreport tokenize --tokenizer {options.output}`")
+    return 0
+
+
+def tokenize(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Codes and vectors of each ECG, one safetensors file each; one that fails does not stop the others."""
+    _quiet_libraries(options)
+    from bioreport.ecg.reading import open_ecg
+    from bioreport.ecg.tokenizer import load_tokenizer, tokenize, write_tokens
+
+    model, failed = load_tokenizer(options.tokenizer), 0
+    for file in options.files:
+        try:
+            written = options.output / f"{file.stem}.safetensors"
+            write_tokens(written, tokenize(open_ecg(file), model))
+            _say(options, f"{written}: written")
+        except InputError as error:
+            _fail(error)
+            failed += 1
+    return int(failed > 0)
 
 
 def evaluate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -282,6 +329,7 @@ def simulate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
         options.count,
         options.seed,
         options.output,
+        modality=options.modality,
         duration_seconds=options.duration,
         progress=not options.quiet,
     )

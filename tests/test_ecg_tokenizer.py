@@ -1,0 +1,126 @@
+"""Training an ECG tokenizer, keeping it, and tokenizing recordings on the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import wfdb
+from safetensors.torch import load_file
+
+from bioreport.cli import main
+from bioreport.ecg.leads import LEADS
+from bioreport.ecg.reading import EcgRecording
+from bioreport.ecg.tokenizer import (
+    load_tokenizer,
+    measure,
+    save_tokenizer,
+    to_tensor,
+    tokenize,
+    train_tokenizer,
+)
+from bioreport.encoders.ecg_autoencoder import EcgTokenizer, TokenizerConfig
+
+SMALL = TokenizerConfig(dim=16, widths=(8, 8, 8, 8, 16), stages=2, codewords=8, blocks=1, hidden=16)
+
+
+def beats(seconds: float = 25.0, sfreq: float = 500.0, rate: float = 70.0, gain: float = 1.0) -> np.ndarray:
+    """mV [12, T]: a narrow wave a beat and a broad one after it, of another height in each lead."""
+    time = np.arange(int(seconds * sfreq)) / sfreq
+    phase = (time * rate / 60) % 1
+    wave = np.exp(-(((phase - 0.3) / 0.012) ** 2)) + 0.25 * np.exp(-(((phase - 0.6) / 0.06) ** 2))
+    return gain * wave * np.linspace(-0.6, 1.4, 12)[:, None]
+
+
+def windows(count: int = 6) -> torch.Tensor:
+    from bioreport.ecg.preprocess import preprocess_record
+
+    batches = [
+        preprocess_record(EcgRecording.from_array(beats(10, rate=55 + 8 * i), 500.0))[0] for i in range(count)
+    ]
+    return torch.cat([to_tensor(batch, SMALL.stride) for batch in batches])
+
+
+@pytest.fixture(scope="module")
+def trained() -> EcgTokenizer:
+    return train_tokenizer(windows(), SMALL, steps=150, batch_size=6, lr=5e-3)
+
+
+def test_training_beats_silence(trained: EcgTokenizer) -> None:
+    x = windows()
+    silence = x[~x.isnan()].abs().mean().item()
+    found = measure(trained, x)
+    assert found["mean_absolute_error_mv"] < 0.8 * silence
+    assert len(found["utilisation"]) == 2 and 0 < found["pooled_utilisation"] <= 1
+
+
+def test_training_is_repeatable() -> None:
+    one, two = (train_tokenizer(windows(3), SMALL, steps=3, batch_size=3) for _ in range(2))
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, two.state_dict()[name]), name
+
+
+def test_a_recording_becomes_codes_and_vectors_that_agree(trained: EcgTokenizer) -> None:
+    tokens = tokenize(EcgRecording.from_array(beats(25), 500.0), trained)
+    assert tokens.codes.shape == (3, 79, 2) and tokens.vectors.shape == (3, 79, 16)
+    assert tokens.start_seconds.tolist() == [0.0, 10.0, 20.0]
+    assert torch.equal(trained.quantizer.decode(tokens.codes.long()), tokens.vectors)
+
+
+def test_absent_leads_are_gaps() -> None:
+    from bioreport.ecg.preprocess import preprocess_record
+
+    data = beats(10)
+    batch, _ = preprocess_record(EcgRecording.from_array(data[6:8], 500.0, LEADS[6:8]))
+    x = to_tensor(batch, SMALL.stride)
+    assert x.shape == (1, 12, 2528)
+    assert x[0, :6].isnan().all() and not x[0, 6:8, :2500].isnan().any() and x[0, :, 2500:].isnan().all()
+
+
+def test_kept_and_loaded(trained: EcgTokenizer, tmp_path: Path) -> None:
+    save_tokenizer(trained, tmp_path / "t")
+    loaded = load_tokenizer(tmp_path / "t")
+    x = windows(2)
+    assert torch.equal(loaded.tokenize(x)[0], trained.tokenize(x)[0])
+
+
+@pytest.mark.parametrize("damage", ["nothing", "config", "weights"])
+def test_what_is_no_tokenizer_is_refused(
+    trained: EcgTokenizer, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "t"
+    if damage != "nothing":
+        save_tokenizer(trained, folder)
+        broken = folder / ("config.json" if damage == "config" else "model.safetensors")
+        broken.write_bytes(b"{}")
+    assert main(["tokenize", "x.hea", "--tokenizer", str(folder), "-o", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert "is no tokenizer" in captured.err and "Traceback" not in captured.err
+
+
+def test_command_line_trains_and_tokenizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = []
+    for i in range(3):
+        wfdb.wrsamp(
+            f"r{i}",
+            fs=500,
+            units=["mV"] * 12,
+            sig_name=list(LEADS),
+            p_signal=beats(10, rate=60 + 10 * i).T,
+            fmt=["16"] * 12,
+            write_dir=str(tmp_path),
+        )
+        split = "train" if i < 2 else "test"
+        lines.append(json.dumps({"recording": f"r{i}.hea", "patient": f"p{i}", "split": split}))
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "tokenizer"
+    arguments = ["train", "tokenizer", str(manifest), "-o", str(out), "--max-steps", "2"]
+    assert main([*arguments, "--quantizer", "residual"]) == 0
+    assert "pooled_utilisation" in capsys.readouterr().err
+    files = [str(tmp_path / "r0.hea"), str(tmp_path / "missing.hea")]
+    assert main(["tokenize", *files, "--tokenizer", str(out), "-o", str(tmp_path / "codes")]) == 1
+    tensors = load_file(tmp_path / "codes" / "r0.safetensors")
+    assert tensors["codes"].shape == (1, 79, 4) and tensors["codes"].dtype == torch.int16
+    assert "missing.hea" in capsys.readouterr().err
