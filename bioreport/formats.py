@@ -30,7 +30,7 @@ def open_source(path: Path) -> Source:
     header = header_path(path)
     if header is not None:
         _beginning(header)
-        return WfdbSource(header)
+        return WfdbSource(header, path)
     start = _beginning(path)
     suffix = path.suffix.lower()
     if suffix == ".gz" and path.name.lower().endswith(".fif.gz"):

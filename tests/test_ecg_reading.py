@@ -24,7 +24,7 @@ def refuse(path: Path, *words: str) -> InputError:
     with pytest.raises(InputError) as caught:
         open_recording(path)
     text = str(caught.value)
-    assert "\n" not in text and text.endswith(".")
+    assert text.startswith(str(path)) and "\n" not in text and text.endswith(".")
     for word in words:
         assert word in text, text
     return caught.value
@@ -392,6 +392,9 @@ def test_bad_headers(tmp_path: Path, change, words: tuple[str, ...]) -> None:  #
     shutil.copy(folder / "r.dat", tmp_path / "r.dat")
     header.write_text(change(header.read_text()))
     refuse(header, *words)
+    if words != ("is empty",):
+        refuse(folder / "r", *words)
+        refuse(folder / "r.dat", *words)
 
 
 def test_header_or_signal_file_alone(tmp_path: Path) -> None:

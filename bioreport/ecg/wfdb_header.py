@@ -148,7 +148,12 @@ def read_header(path: Path) -> Header:
 
 
 def _lines(path: Path) -> list[str]:
-    if path.stat().st_size > _LARGEST or b"\0" in (content := path.read_bytes()):
+    try:
+        content = path.read_bytes() if path.stat().st_size <= _LARGEST else b"\0"
+    except OSError as error:
+        reason = error.strerror or "input/output error"
+        raise InputError(path, f"cannot be read ({reason})", "check its permissions and the disk") from error
+    if b"\0" in content:
         return []
     try:
         text = content.decode("utf-8-sig")

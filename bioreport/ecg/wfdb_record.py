@@ -5,6 +5,8 @@ it does not make (see `bioreport.ecg.wfdb_header`). Tests hold the samples to th
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -46,17 +48,35 @@ class _Segment:
     places: tuple[_Place | None, ...]
 
 
+@contextmanager
+def _told_of(given: Path) -> Iterator[None]:
+    """Errors of a record's parts begin with the name that the user gave."""
+    try:
+        yield
+    except InputError as error:
+        if Path(error.path).name == given.name:
+            raise InputError(given, error.problem, error.cure) from error
+        part = Path(error.path).name
+        raise InputError(given, f"cannot be used: its file {part} {error.problem}", error.cure) from error
+
+
 class WfdbSource(Source):
     """Samples of a WFDB record in the units of its header, NaN where it has none.
 
     Parameters
     ----------
-    path : Path
-        The header. Files are opened anew at every read, so an instance holds none.
+    header : Path
+        Files are opened anew at every read, so an instance holds none.
+    given : Path, optional
+        What the user named: the header, a signal file or the record. Errors begin with it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, header: Path, given: Path | None = None) -> None:
+        self.path = given or header
+        with _told_of(self.path):
+            self._open(header)
+
+    def _open(self, path: Path) -> None:
         header = read_header(path)
         self.warnings = list(header.warnings)
         if header.segments:
@@ -96,7 +116,8 @@ class WfdbSource(Source):
                 break
             low, high = max(first, segment.start), min(last, segment.start + segment.frames)
             if low < high and segment.files:
-                values = _read_segment(segment, rows, low - segment.start, high - segment.start)
+                with _told_of(self.path):
+                    values = _read_segment(segment, rows, low - segment.start, high - segment.start)
                 begin = max(start - low * width, 0)
                 target = low * width + begin - start
                 values = values[:, begin : stop - low * width]
