@@ -1,4 +1,4 @@
-"""Simulated recordings as files: EDF without any patient data, and a manifest with the truth."""
+"""Simulated recordings as files: EDF or WFDB without any patient data, and a manifest with the truth."""
 
 import hashlib
 import io
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from bioreport.files import write_atomically
 
 if TYPE_CHECKING:
+    from bioreport.ecg.simulation import EcgSimulation
     from bioreport.simulate import Simulation
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def split_of(patient: str) -> str:
     return next(name for name, below in _SPLITS if percent < below)
 
 
-def manifest_line(simulation: "Simulation", recording: str, patient: str) -> dict[str, Any]:
+def manifest_line(simulation: "Simulation | EcgSimulation", recording: str, patient: str) -> dict[str, Any]:
     """Return the manifest's object of one recording."""
     return {
         "recording": recording,
@@ -91,6 +92,7 @@ def simulate_corpus(
     seed: int,
     directory: str | os.PathLike[str],
     *,
+    modality: str = "eeg",
     duration_seconds: float | None = None,
     split: str | None = None,
     progress: bool = False,
@@ -102,11 +104,13 @@ def simulate_corpus(
     count : int
         Recordings; each is a patient of its own.
     seed : int
-        Recording i is ``simulate_eeg(seed * 1_000_003 + i)``.
+        Recording i is ``simulate_eeg(seed * 1_000_003 + i)``, or `simulate_ecg` of the same.
     directory : path-like
-        Made where it does not exist. Recordings go into it as ``sim-<seed>-<i>.edf``.
+        Made where it does not exist. Recordings go into it as ``sim-<seed>-<i>.edf`` or ``.hea``.
+    modality : str
+        ``"eeg"`` or ``"ecg"``.
     duration_seconds : float, optional
-        Of each recording; varied where not given.
+        Of each recording; varied (EEG) or 10 s (ECG) where not given.
     split : str, optional
         One split for all; by the hash of the patient where not given.
     progress : bool
@@ -122,15 +126,11 @@ def simulate_corpus(
     InputError
         The folder cannot be written to.
     """
-    from bioreport.simulate import simulate_eeg
-
     folder = Path(directory)
     lines = []
     for i in tqdm(range(count), desc="simulate", unit="recording", disable=not progress):
-        simulation = simulate_eeg(seed * 1_000_003 + i, duration_seconds=duration_seconds)
         patient = f"sim-{seed}-{i:05d}"
-        write_edf(simulation, folder / f"{patient}.edf")
-        entry = manifest_line(simulation, f"{patient}.edf", patient)
+        entry = _write_one(modality, seed * 1_000_003 + i, duration_seconds, folder, patient)
         if split is not None:
             entry["split"] = split
         lines.append(json.dumps(entry, ensure_ascii=False))
@@ -138,3 +138,19 @@ def simulate_corpus(
     write_atomically(manifest, "\n".join(lines) + "\n" * bool(lines))
     log.info("%d recordings in %s", count, folder)
     return manifest
+
+
+def _write_one(
+    modality: str, seed: int, duration_seconds: float | None, folder: Path, patient: str
+) -> dict[str, Any]:
+    if modality == "ecg":
+        from bioreport.ecg.simulation import simulate_ecg, write_record
+
+        ecg = simulate_ecg(seed, duration_seconds=duration_seconds)
+        write_record(ecg, folder / f"{patient}.hea")
+        return manifest_line(ecg, f"{patient}.hea", patient)
+    from bioreport.simulate import simulate_eeg
+
+    eeg = simulate_eeg(seed, duration_seconds=duration_seconds)
+    write_edf(eeg, folder / f"{patient}.edf")
+    return manifest_line(eeg, f"{patient}.edf", patient)
