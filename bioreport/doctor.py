@@ -11,13 +11,16 @@ REQUIRED = (
     ("scipy", "scipy", "spectra", "pip install scipy"),
     ("mne", "mne", "reading EEG", "pip install mne"),
     ("edfio", "edfio", "writing EDF", "pip install edfio"),
-    ("wfdb", "wfdb", "reading ECG", "pip install wfdb"),
+    ("wfdb", "wfdb", "beats of ECGs, writing WFDB", "pip install wfdb"),
+    ("soundfile", "soundfile", "WFDB signals in FLAC", "pip install soundfile"),
+    ("statsmodels", "statsmodels", "flattening mains in ECGs", "pip install statsmodels"),
     ("safetensors", "safetensors", "weights", "pip install safetensors"),
     ("nvtx", "nvtx", "profiling ranges", "pip install nvtx"),
 )
 OPTIONAL = (
     ("triton", "triton", "GPU kernels", "pip install triton  (Linux)"),
     ("flash-attn", "flash_attn", "faster LLM attention on GPU", "pip install 'bioreport[flash]'"),
+    ("pydicom", "pydicom", "ECGs in DICOM", "pip install 'bioreport[dicom]'"),
     ("peft", "peft", "LoRA", "pip install 'bioreport[train]'"),
     ("accelerate", "accelerate", "training on several devices", "pip install 'bioreport[train]'"),
 )
