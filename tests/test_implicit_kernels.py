@@ -111,6 +111,18 @@ def test_narrow_vectors_are_measured_wide(path: str, dtype: torch.dtype) -> None
     assert torch.equal(codes, wide_codes) and torch.equal(quantized, wide.to(dtype))
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "sizes", [(8, 8, 64, 6, 6, 2, 1), (16, 16, 64, 6, 6, 1, 1), (5, 16, 8, 6, 6, 1, 1, True)]
+)
+def test_narrow_weights_are_multiplied_wide(path: str, sizes: Any) -> None:
+    weights, x = network(*sizes).to(torch.float16), vectors(7, sizes[0])
+    codes, quantized = PATHS[path].quantize(x, weights, 1, None, "exact")
+    wide_codes, wide = PATHS[path].quantize(x, weights.to(torch.float32), 1, None, "exact")
+    assert torch.equal(codes, wide_codes) and torch.equal(quantized, wide)
+    assert torch.equal(PATHS[path].decode(codes, weights), quantized)
+
+
 def test_float64_stays_float64() -> None:
     weights, x = network(8, 8, 16, 60, 6, 4, 2).to(torch.float64), vectors(50, 8).double()
     codes, quantized = implicit_quantize(x, weights)

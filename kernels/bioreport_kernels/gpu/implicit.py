@@ -31,8 +31,9 @@ from bioreport_kernels.reference import ImplicitWeights
 
 # Numbers between launches for the vectors that are encoded together: a share of x's, within these bounds.
 STATE_SHARE, LEAST_STATE, MOST_STATE = 4, 1 << 21, 1 << 24
-# Candidates in a launch that fill the chip: in a search a few times over, in float32 about once.
-SEARCHED_TOGETHER, EXACT_TOGETHER = 1 << 17, 1 << 15
+# Candidates of a launch, where memory allows: in a search so many that ranking a few of them again in float32
+# fills the chip too.
+SEARCHED_TOGETHER, EXACT_TOGETHER = 1 << 19, 1 << 15
 
 # Which candidates: every codeword of each row, the listed ones, or pairs of a row and a code.
 EVERY, LISTED, PAIRS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
@@ -62,7 +63,7 @@ def _first_kernel(
     for start in range(0, D, BLOCK_C):
         known = tl.load(estimate + row[:, None] * D + start + c, mask=inside[:, None], other=0.0)
         weight = tl.load(along + e[:, None] * D + start + c)
-        u = tl.dot(known, tl.trans(weight), u, input_precision=PRECISION)
+        u = tl.dot(known, tl.trans(weight).to(tl.float32), u, input_precision=PRECISION)
     if TABLE:
         u += tl.load(table + code[:, None] * E + e[None, :], mask=inside[:, None], other=0.0)
     tl.store(out + place[:, None] * E + e[None, :], u, mask=inside[:, None])
@@ -83,9 +84,10 @@ def _block_kernel(
         for start in range(0, E, BLOCK_C):
             part = tl.load(values + start + c[None, :], mask=inside, other=0.0)
             lift = tl.load(up + (h + c)[:, None] * E + start + c[None, :])
-            hidden = tl.dot(part, tl.trans(lift), hidden, input_precision=PRECISION)
+            hidden = tl.dot(part, tl.trans(lift).to(tl.float32), hidden, input_precision=PRECISION)
         back = tl.load(down + e[:, None] * H + h + c[None, :])
-        u = tl.dot(tl.maximum(hidden, 0.0), tl.trans(back), u, input_precision=PRECISION)
+        back = tl.trans(back).to(tl.float32)
+        u = tl.dot(tl.maximum(hidden, 0.0), back, u, input_precision=PRECISION)
     tl.store(values + e[None, :], u, mask=inside)
 
 
@@ -106,7 +108,8 @@ def _last_kernel(
             for start in range(0, E, BLOCK_C):
                 part = tl.load(values + place[:, None] * E + start + c[None, :], mask=here, other=0.0)
                 weight = tl.load(out_proj + (d + c)[:, None] * E + start + c[None, :])
-                change = tl.dot(part, tl.trans(weight), change, input_precision=PRECISION)
+                weight = tl.trans(weight).to(tl.float32)
+                change = tl.dot(part, weight, change, input_precision=PRECISION)
         elif NETWORK:
             change = tl.load(values + place[:, None] * E + d + c[None, :], mask=here, other=0.0)
         if SKIP:
@@ -214,21 +217,21 @@ def _select_kernel(
 
 
 class Tables(NamedTuple):
-    """Weights in float32 as the kernels read them, padded with zeros: D and E to powers of two, H to 64s."""
+    """Weights as the kernels read them, padded with zeros: D and E to powers of two, H to 64s."""
 
-    first: Tensor  # [K0, D]
-    codewords: Tensor  # [S, K, D]
-    table: Tensor  # [S, K, E], the first layer but for the estimate's share
-    along: Tensor  # [S, E, D], the estimate's share
+    first: Tensor  # [K0, D], float32
+    codewords: Tensor  # [S, K, D], float32
+    table: Tensor  # [S, K, E], float32: the first layer but for the estimate's share
+    along: Tensor  # [S, E, D], that share
     up: Tensor  # [S, R, H, E]
     down: Tensor  # [S, R, E, H]
     out_proj: Tensor | None  # [S, D, E]
-    shortlists: Tensor | None  # [S, K, D]
+    shortlists: Tensor | None  # [S, K, D], float32
     skip: bool
 
     @classmethod
     def of(cls, weights: ImplicitWeights) -> "Tables":
-        w = weights.to(torch.float32)
+        w = weights
         hidden, wide = w.up.shape[2:]
         d, e, h = power_of_two(w.first.shape[1]), power_of_two(wide), -(-hidden // 64) * 64
         # small, and once: in float64, which no setting of the matrix units touches
@@ -238,14 +241,14 @@ class Tables(NamedTuple):
         own, along = w.concat.tensor_split([wide], 2)
         table = embedded + embedded @ own.double().mT + w.bias.double()[:, None]
         return cls(
-            first=padded(w.first, d),
-            codewords=padded(w.codebooks, d),
+            first=padded(w.first.float(), d),
+            codewords=padded(w.codebooks.float(), d),
             table=padded(table.float(), e),
             along=padded(along, e, d),
             up=padded(w.up, h, e),
             down=padded(w.down, e, h),
             out_proj=None if w.out_proj is None else padded(w.out_proj, d, e),
-            shortlists=None if w.shortlists is None else padded(w.shortlists, d),
+            shortlists=None if w.shortlists is None else padded(w.shortlists.float(), d),
             skip=w.skip,
         )
 
@@ -291,8 +294,10 @@ def quantize(
     quantized = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     width = beam * (shortlist or words)
     exact, least = (width, EXACT_TOGETHER) if rough is None else (beam + RERANKED, SEARCHED_TOGETHER)
-    numbers = len(tables.first) + beam * (3 * d + e) + 3 * width + exact * (d + e)
-    together = max(_state(x.numel()) // numbers, least // width, 1)
+    numbers = (
+        len(tables.first) + beam * (3 * d + e) + 3 * width + exact * (e if tables.out_proj is None else d + e)
+    )
+    together = max(_state(x.numel()) // numbers, min(least // width, MOST_STATE // numbers), 1)
     for start in range(0, len(x), together):
         some = slice(start, start + together)
         codes[some], estimate = _encode(x[some], tables, rough, beam, shortlist)
@@ -420,8 +425,9 @@ def _last(
 ) -> tuple[Tensor, Tensor]:
     (d, e, _), (which, rows, width, *_) = tables.sizes, candidates
     distances = residual.new_empty(rows * width)
-    found = distances if values is None else residual.new_empty(rows * width, d)
     projected = values is not None and tables.out_proj is not None
+    # as wide as the values they are read from, estimates take their place
+    found = residual.new_empty(rows * width, d) if projected else distances if values is None else values
     options = _within(setting("implicit_exact", e, torch.float32, residual.device), d)
     launch(
         _last_kernel, _grid(rows * width, options),
@@ -469,8 +475,10 @@ def _within(options: Setting, dim: int) -> Setting:
 
 def padded(x: Tensor, *sizes: int) -> Tensor:
     """The last dimensions grown to these sizes, with zeros."""
+    if tuple(x.shape[-len(sizes) :]) == sizes:
+        return x.contiguous()
     more = [n for size, old in zip(reversed(sizes), reversed(x.shape), strict=False) for n in (0, size - old)]
-    return F.pad(x, more).contiguous()
+    return F.pad(x, more)
 
 
 CANDIDATES: dict[str, list[Setting]] = {
