@@ -81,6 +81,8 @@ SHAPES = [
     ((1, 1, 1, 1, 2, 1, 0, True), 2, 1, 2),
     ((40, 17, 9, 130, 3, 1, 1, True), 4, 30, 3),
     ((4, 4, 8, 3, 140, 0, 1), 5, None, 3),
+    ((3, 3, 8, 1000, 2, 1, 1), 1, None, 1),
+    ((512, 512, 16, 2, 2, 1, 1), 1, None, 2),
 ]
 LARGER = [((32, 32, 64, 64, 64, 7, 2), 1, None, 130), ((20, 48, 64, 300, 64, 3, 2, True), 6, 10, 40)]
 PATHS = {"cpu": cpu, "kernels": gpu}
@@ -100,6 +102,45 @@ def test_codes_and_vectors_are_those_of_the_definition(
     assert quantized.dtype == torch.float32
     assert_close(quantized, wanted, 1e-5)
     assert torch.equal(PATHS[path].decode(codes, weights), quantized)
+
+
+def test_any_shape_follows_the_definition() -> None:
+    """Each code is that of the nearest implicit codeword, given those before it."""
+    hypothesis = pytest.importorskip("hypothesis")
+    some = hypothesis.strategies
+
+    @hypothesis.settings(max_examples=40, deadline=None)
+    @hypothesis.given(
+        some.sampled_from([0, 1, 2, 130]),
+        some.sampled_from([1, 2, 3, 64, 1000]),
+        some.sampled_from([1, 3, 25, 64]),
+        some.integers(0, 31),
+        some.integers(0, 3),
+        some.booleans(),
+        some.integers(0, 99),
+    )
+    def check(n: int, words: int, dim: int, stages: int, blocks: int, second: bool, seed: int) -> None:
+        stages = min(stages, 3) if words == 1000 else stages
+        wide = dim + 2 * (seed % 2)
+        weights = network(dim, wide, 2 * wide, words, words, stages, blocks, second, seed)
+        x = vectors(n, dim, seed)
+        codes, quantized = implicit_quantize(x, weights)
+        assert codes.shape == (n, 1 + stages)
+        assert torch.equal(implicit_decode(codes, weights), quantized)
+        exact, target = weights.to(torch.float64), x.double()
+        estimate = torch.zeros_like(target)
+        every = torch.arange(words, device=x.device)
+        for stage in range(-1, stages):
+            found = exact.first.expand(n, -1, -1)
+            if stage >= 0:
+                before = estimate[:, None]
+                found = before + reference.implicit_codewords(exact, stage, every.expand(n, -1), before)
+            squares = (target[:, None] - found).square().sum(2)
+            chosen = squares.gather(1, codes[:, stage + 1, None])[:, 0]
+            assert bool((chosen <= squares.amin(1) * (1 + 1e-4) + 1e-6).all())
+            estimate = found[torch.arange(n, device=x.device), codes[:, stage + 1]]
+
+    check()
 
 
 @pytest.mark.parametrize("path", PATHS)
