@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import wfdb
 
+from bioreport.cli import main
 from bioreport.ecg.leads import LEADS
 from bioreport.ecg.simulation import EcgSimulation, simulate_ecg, write_record
 from bioreport.ecg.simulation.plan import check_findings, draw_findings
@@ -501,6 +502,13 @@ def test_corpus_is_a_manifest_with_the_truth(tmp_path: Path) -> None:
     assert again.read_text(encoding="utf-8") == manifest.read_text(encoding="utf-8")
     for file in (tmp_path / "c").iterdir():
         assert file.read_bytes() == (tmp_path / "d" / file.name).read_bytes()
+
+
+def test_command_line_writes_records_and_their_truth(tmp_path: Path) -> None:
+    assert main(["simulate", "ecg", "-n", "2", "--seed", "3", "-o", str(tmp_path / "c"), "-q"]) == 0
+    entries = read_manifest(tmp_path / "c" / "manifest.jsonl")
+    assert [entry.recordings[0].name for entry in entries] == ["sim-3-00000.hea", "sim-3-00001.hea"]
+    assert all(len(entry.findings or ()) == len(ECG_NAMES) for entry in entries)
 
 
 def test_a_longer_recording_keeps_its_rhythm() -> None:

@@ -36,8 +36,8 @@ def add_noise(
     samples = data.shape[1]
     noisy = [""] if "noisy_lead" not in present else _draw_noisy(rng, avoid)
     device = float(rng.choice([100.0, 150.0, 240.0], p=[0.25, 0.5, 0.25]))
-    white = rng.uniform(0.0015, 0.005)
-    muscle = rng.uniform(0.001, 0.006)
+    white = rng.uniform(0.002, 0.007)
+    muscle = float(np.exp(rng.uniform(np.log(0.0015), np.log(0.012))))
     levels = np.array([rng.uniform(0.11, 0.26) if name in noisy else muscle for name in ELECTRODES])
     for start in range(0, samples, _BLOCK):
         stop = min(samples, start + _BLOCK)

@@ -34,8 +34,8 @@ def draw_ventricular(
     beat = Builder(field, qrs, qt)
     beat.qrs(0.0, 0.32, 0.74, field.see(0.85 * main))
     beat.qrs(0.30, 0.64, 1.0, field.see(0.75 * main * np.exp(rng.normal(0, 0.2, 3))))
-    beat.st(field.see(-0.10 * main))
-    beat.t_wave(field.see(-0.38 * main), width=1.05)
+    beat.st(field.see(-0.05 * main))
+    beat.t_wave(field.see(-0.36 * main), width=1.2)
     return beat.shape()
 
 
@@ -48,10 +48,10 @@ def p_wave(rng: np.random.Generator, chest: Array, kind: str, width_ms: float) -
     if kind != "sinus":
         right = right * (0.6, sign, 1.0)
         left = left * (0.6, sign, 1.0)
-    # 4 ms of each foot cannot be seen
+    # 6 ms of each foot cannot be seen
     corners = np.array(
-        [(-4, 0.36 * width_ms, 0.36 * width_ms, 0.76 * width_ms),
-         (0.24 * width_ms, 0.64 * width_ms, 0.64 * width_ms, width_ms + 4)]
+        [(-6, 0.36 * width_ms, 0.36 * width_ms, 0.76 * width_ms),
+         (0.24 * width_ms, 0.64 * width_ms, 0.64 * width_ms, width_ms + 6)]
     )  # fmt: skip
     vectors = size * np.stack([field.see(right), field.see(left)])
     return Shape(corners, np.zeros((2, 4)), vectors, width_ms, width_ms)

@@ -129,8 +129,7 @@ def _draw(
         beat.qrs(0.0, 0.27, 0.60, _varied(rng, _Q[places["q_territory"]], 0.9, 1.5))
     st, t = _repolarisation(rng, wanted, field, places)
     beat.st(st)
-    # a long or a short QT is mostly its T and the segment before it
-    beat.t_wave(t, width=float(rng.uniform(0.9, 1.1)))
+    beat.t_wave(t, width=float(rng.uniform(0.9, 1.15)))
     shape = beat.shape()
     if "low_qrs_voltage" in wanted:
         small = rng.uniform(0.3, 0.42) / limb_voltage(shape)
@@ -179,9 +178,9 @@ def _qrs_parts(
             (0.30, float(rng.uniform(0.60, 0.70)), 1.0, about(1.05, 0.45, 0.80)),
         ]
     septal = about(-0.15, -0.04, -0.20, 0.3)
-    size = float(np.exp(rng.normal(0, 0.18))) * (0.85 if "left_axis_deviation" in wanted else 1.0)
-    main = (0.92 * size, 0.72 * size, float(rng.normal(0.34, 0.09)) * size)
-    late = about(-0.14, -0.10, 0.40, 0.3)
+    size = float(1.12 * np.exp(rng.normal(0, 0.2))) * (0.85 if "left_axis_deviation" in wanted else 1.0)
+    main = (0.92 * size, 0.72 * size, float(rng.normal(0.52, 0.12)) * size)
+    late = about(-0.14, -0.10, 0.55, 0.3)
     if "right_bundle_branch_block" in wanted:
         # the left ventricle as always, then the right one alone: slow, to the right and to the front
         return [
@@ -216,10 +215,11 @@ def _qrs_parts(
         ]
     if "pathological_q_waves" in wanted:
         return [(0.0, 0.17, 0.38, septal), (0.28, 0.55, 0.82, main), (0.62, 0.82, 1.0, late)]
-    parts = [(0.0, 0.17, 0.38, septal), (0.14, 0.44, 0.74, main), (0.56, 0.79, 1.0, late)]
-    if rng.random() < 0.3:  # a notch or slur
-        at = float(rng.uniform(0.35, 0.7))
-        parts.append((at - 0.14, at, at + 0.14, about(0.0, 0.0, 0.0)))
+    parts = [(0.0, 0.18, 0.38, septal), (0.19, 0.45, 0.69, main), (0.53, 0.76, 1.0, late)]
+    for _ in range(int(rng.integers(0, 3))):  # notches and slurs
+        at = float(rng.uniform(0.3, 0.75))
+        x, y, z = rng.normal(0, 0.09, 3)
+        parts.append((at - 0.13, at, at + 0.13, (float(x), float(y), float(z))))
     return parts
 
 
@@ -233,10 +233,10 @@ def _repolarisation(
     """ST level and T wave, vectors [8]."""
     size = float(np.exp(rng.normal(0, 0.25)))
     share = 0.0 if wanted & {"left_axis_deviation", "right_axis_deviation"} else 0.5
-    t = field.see((0.27 * size, 0.24 * size, float(rng.uniform(-0.30, -0.16)) * size), share=share)
+    t = field.see((0.23 * size, 0.21 * size, float(rng.uniform(-0.22, -0.06)) * size), share=share)
     st = np.zeros(8)
     if "left_bundle_branch_block" in wanted:
-        return field.see((-0.10, -0.05, -0.13)), field.see((-0.26, -0.12, -0.34))
+        return field.see((-0.07, -0.03, -0.10)), field.see((-0.26, -0.12, -0.34))
     if "right_bundle_branch_block" in wanted:
         t = field.see((0.32 * size, 0.18 * size, 0.17 * size), share=share)
         return field.see((0.02, 0.0, 0.04)), t

@@ -267,7 +267,7 @@ def _paint(
             if this == kind:
                 paint(data, wave, onset, gain=1 + 0.04 * rng.standard_normal())
     if rhythm.fibrillation == "atrial":
-        data += atria.fibrillatory_waves(rng, samples, chest)
+        data += atria.fibrillatory_waves(rng, samples, chest) * (0.5 if "low_qrs_voltage" in wanted else 1.0)
     elif rhythm.fibrillation == "ventricular":
         data += atria.ventricular_fibrillation(rng, samples, chest)
     if rhythm.flutter_seconds is not None:

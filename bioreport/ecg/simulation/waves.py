@@ -56,7 +56,7 @@ def draw_field(rng: np.random.Generator, turn: float = 0.0) -> LeadField:
     angle = rng.normal(0, np.radians(9))
     c, s = np.cos(angle), np.sin(angle)
     rotation = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-    gain = np.exp(rng.normal(0, 0.10, (6, 1)) + rng.normal(0, 0.08))
+    gain = np.exp(rng.normal(0, 0.13, (6, 1)) + rng.normal(0.06, 0.10))
     return LeadField(_DOWER_CHEST @ rotation * gain, turn)
 
 
@@ -89,7 +89,7 @@ class Shape:
     def peak_ms(self) -> float:
         """Time of the largest QRS deflection of all leads together, from the onset of QRS."""
         t = np.arange(0, self.qrs_ms)
-        return float(t[np.argmax((self.at(t) ** 2).sum(axis=0))])
+        return float(t[np.argmax(((TO_TWELVE @ self.at(t)) ** 2).sum(axis=0))])
 
     def at(self, ms: Array, qt_ms: float | None = None) -> Array:
         """Leads [8, len(ms)] at times from the onset of QRS."""
@@ -121,14 +121,14 @@ class Builder:
 
     def qrs(self, begin: float, peak: float, end: float, vector: Array) -> None:
         """A part of QRS; times as shares of its duration."""
-        # the feet of a squared cosine are below what can be seen, so the support is 3 ms longer at each end
-        stretch = self.qrs_ms + 6
-        a, b, c = (-3 + share * stretch for share in (begin, peak, end))
+        # the feet of a squared cosine are below what can be seen: the support is 1 ms longer at each end
+        stretch = self.qrs_ms + 2
+        a, b, c = (-1 + share * stretch for share in (begin, peak, end))
         self._add((a, b, b, c), (0, 0, 0, 0), vector)
 
     def t_wave(self, vector: Array, *, width: float = 1.0) -> None:
         """T: a slow rise, a quicker fall, the tangent of which ends QT."""
-        rise, fall = 0.27 * self.qt_ms * width, 0.18 * self.qt_ms * width
+        rise, fall = 0.28 * self.qt_ms * width, 0.18 * self.qt_ms * width
         end = self.qt_ms + TANGENT * fall
         self._add((end - fall - rise, end - fall, end - fall, end), (1, 1, 1, 1), vector)
 
