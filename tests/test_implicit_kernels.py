@@ -80,6 +80,7 @@ SHAPES = [
     ((1, 1, 1, 1, 1, 2, 1), 1, None, 3),
     ((1, 1, 1, 1, 2, 1, 0, True), 2, 1, 2),
     ((40, 17, 9, 130, 3, 1, 1, True), 4, 30, 3),
+    ((64, 6, 8, 9, 3, 1, 2, True), 1, None, 3),
     ((4, 4, 8, 3, 140, 0, 1), 5, None, 3),
     ((3, 3, 8, 1000, 2, 1, 1), 1, None, 1),
     ((512, 512, 16, 2, 2, 1, 1), 1, None, 2),
@@ -303,6 +304,15 @@ def test_a_search_in_bfloat16_is_one(path: str, monkeypatch: pytest.MonkeyPatch)
     assert torch.bfloat16 not in seen
     PATHS[path].quantize(x, weights, 1, None, "bfloat16")
     assert torch.bfloat16 in seen
+
+
+@pytest.mark.parametrize("search", ["exact", "bfloat16"])
+def test_without_onednn_the_codes_are_the_same(search: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, x = network(20, 48, 64, 30, 64, 3, 2, True), vectors(40, 20)
+    monkeypatch.setattr(cpu, "_fused_dtypes", lambda: ())
+    codes, quantized = cpu.quantize(x, weights, 3, 10, search)
+    assert torch.equal(codes, by_definition(x, weights, 3, 10)[0])
+    assert torch.equal(cpu.decode(codes, weights), quantized)
 
 
 class Largest(TorchDispatchMode):

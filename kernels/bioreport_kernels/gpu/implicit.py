@@ -389,7 +389,7 @@ def _network(
     """Distances [C] of the candidates, and the estimates [C, D] that each gives, both float32."""
     (d, e, h), rows = tables.sizes, candidates.rows * candidates.width
     values = _first(tables, stage, estimate, candidates)
-    options = _within(setting("implicit_exact", e, torch.float32, values.device), d)
+    options = _within(setting("implicit_exact", e, torch.float32, values.device), min(d, e))
     for up, down in zip(tables.up[stage], tables.down[stage], strict=True):
         launch(
             _block_kernel, _grid(rows, options), values, up, down, rows, E=e, H=h, PRECISION=EXACT, **options
@@ -403,7 +403,7 @@ def _first(tables: Tables, stage: int, estimate: Tensor, candidates: Candidates 
     which, rows, width, *_ = candidates or Candidates(EVERY, len(estimate), 1)
     out = estimate.new_empty(rows * width, e)
     codes, parents = (out, out) if candidates is None else candidates.pointers(out)
-    options = _within(setting("implicit_exact", e, torch.float32, out.device), d)
+    options = _within(setting("implicit_exact", e, torch.float32, out.device), min(d, e))
     block = min(e, 128)
     launch(
         _first_kernel, (*_grid(rows * width, options), e // block),
@@ -428,7 +428,7 @@ def _last(
     projected = values is not None and tables.out_proj is not None
     # as wide as the values they are read from, estimates take their place
     found = residual.new_empty(rows * width, d) if projected else distances if values is None else values
-    options = _within(setting("implicit_exact", e, torch.float32, residual.device), d)
+    options = _within(setting("implicit_exact", e, torch.float32, residual.device), min(d, e))
     launch(
         _last_kernel, _grid(rows * width, options),
         distances, found, found if values is None else values, residual, estimate, codewords,
