@@ -1,7 +1,7 @@
 """Residual quantization and the batched argmin beneath it, with the codes of exact arithmetic.
 
 A stage chooses the codeword nearest what the stages before left over (Juang & Gray 1982; Zeghidour et al.
-2021, *SoundStream*, arXiv 2107.03312): code_l = argmin_k ‖r_l - c_lk‖² and r_{l+1} = r_l - c_{l, code_l}, from
+2021, *SoundStream*, arXiv 2107.03312): code_l = argmin_k ‖r_l - c_lk‖², r_{l+1} = r_l - c_{l, code_l}, from
 r_0 = x on. Flops: 2·N·K·D·L; no [N, K] matrix is stored.
 """
 

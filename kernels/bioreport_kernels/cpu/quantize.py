@@ -27,8 +27,8 @@ DOUBTFUL_SCORES, DOUBTFUL_NUMBERS = 1 << 21, 1 << 18
 # In the place of -inf, which would be NaN with an index in its bits.
 LOWEST = -3e38
 ROUNDING = 2.0**-24
-# Norms, words and scores so small that products underflow.
-SMALL_NORM, SMALL_WORD, SMALL_SCORE = 2.0**-55, 2.0**-90, 2.0**-100
+# Norms, words and scores so small that products underflow, and norms so large that they overflow.
+SMALL_NORM, SMALL_WORD, SMALL_SCORE, LARGE_NORM = 2.0**-55, 2.0**-90, 2.0**-100, 2.0**62
 
 
 class Codebook(NamedTuple):
@@ -151,6 +151,8 @@ class Chunk:
         margin = (norm * rate).add_(self.drift, alpha=2 * book.longest).add_(best.abs(), alpha=packing)
         clearance = best.sub_(second).sub_(margin)
         needed = rate * SMALL_NORM + book.longest**2 * (2 * ROUNDING) + SMALL_SCORE
+        if book.longest > LARGE_NORM:
+            needed = math.inf
         if float(clearance.min()) > needed:
             return code
         doubtful = (~(clearance > needed)).nonzero().squeeze(1)
@@ -187,6 +189,7 @@ class Chunk:
         # no word nearer than the best is longer than this, however long the longest
         reach = norm + (norm.square() - 2 * best + margin(book.longest)).clamp(min=0).sqrt()
         least = best - margin(reach.clamp(max=book.longest))
+        least.masked_fill_((norm > LARGE_NORM) | (book.longest > LARGE_NORM), -math.inf)
         row, word = (~(scores < least[:, None])).nonzero().unbind(1)
         squares = torch.empty(len(row), dtype=torch.float64, device=row.device)
         step = max(1, DOUBTFUL_NUMBERS // residual.shape[1])
@@ -222,7 +225,7 @@ def nearest_codeword(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
     rounding = (dim + 8) * ROUNDING
     for start in range(0, count, together):
         some = slice(start, start + together)
-        row, book = x[some].to(wide), codebooks[some]
+        row, book = x[some].to(wide).contiguous(), codebooks[some]
         near = difference[: len(row)].copy_(book).sub_(row[:, None])
         norm = torch.linalg.vector_norm(near, dim=2)
         best, code = norm.min(1)
@@ -235,6 +238,6 @@ def nearest_codeword(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
                 squares = (row[rows, None].double() - book[rows].double()).square().sum(2)
                 code[rows] = squares.nan_to_num_(nan=math.inf, posinf=math.inf).argmin(1)
         codes[some] = code
-        chosen = book[torch.arange(len(row), device=x.device), code].to(wide)
+        chosen = book[torch.arange(len(row), device=x.device), code].to(wide).contiguous()
         distances[some] = (row - chosen).square().sum(1)
     return codes, distances

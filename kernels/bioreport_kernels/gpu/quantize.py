@@ -95,7 +95,7 @@ def largest_of(x):
 @triton.jit
 def finite(x):
     """Whether each row is."""
-    return largest_of((tl.abs(x) < INFINITE).to(tl.int32) ^ 1) == 0
+    return sum_of(x * 0.0) == 0
 
 
 @triton.jit(do_not_specialize=["words", "tiles"])
@@ -277,9 +277,11 @@ def _residual_kernel(
         length = norm * factor
         rate = (missed + lost + norm * (rough + (D + 16) * 2.0 * ROUNDING)) * factor + length * (8 * ROUNDING)
         constant = length * (UNDERFLOW * tl.sqrt(D * 1.0))
-        errs = rate * longest + constant + longest * longest * (8 * ROUNDING)
-        reach = length + tl.sqrt(tl.maximum(length * length - 2 * score + 2.1 * errs, 0.0))
-        reach = tl.minimum(longest, reach * 1.001)
+        reach = longest
+        for _ in tl.static_range(2):
+            errs = rate * reach + constant + reach * reach * (8 * ROUNDING)
+            reach = length + tl.sqrt(tl.maximum(length * length - 2 * score + 2.1 * errs, 0.0))
+            reach = tl.minimum(longest, reach * 1.001)
         errs = rate * reach + constant + reach * reach * (8 * ROUNDING)
         threshold = score - 2.1 * errs - tl.abs(score) * ((1 << INDEX_BITS) * 4.0 * ROUNDING)
         threshold = tl.where(sound, threshold, INFINITE)
@@ -362,7 +364,7 @@ def _scatter_kernel(
     part = tl.program_id(1).to(tl.int64)
     total = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
     for start in range(part * chunk, tl.minimum(part * chunk + chunk, count), BLOCK_N):
-        rows = start + tl.arange(0, BLOCK_N)
+        rows = tl.arange(0, BLOCK_N).to(tl.int64) + start
         inside = rows < count
         code = tl.load(codes + rows * stages + stage, mask=inside, other=-1).to(tl.int32)
         value = tl.load(
@@ -396,7 +398,7 @@ def _nearest_kernel(
     for start in range(0, words, BLOCK_K):
         index = start + tl.arange(0, BLOCK_K)
         apart = row - dense_words(book, index.to(tl.int64), index < words, book_row, columns, D)
-        known = (index < words) & (tl.max((tl.abs(apart) < INFINITE).to(tl.int32) ^ 1, 1) == 0)
+        known = (index < words) & (tl.sum(apart * 0.0, 1) == 0)
         # by the nearest word's largest difference, so that its square is a number whatever the others are
         largest = tl.min(tl.where(known, tl.max(tl.abs(apart), 1), INFINITE), 0, keep_dims=True)
         scale = inverse_power(largest)
@@ -567,6 +569,6 @@ def cases() -> Iterator[Case]:
 
         return Case("residual_quantize", dim, dtype, run)
 
-    for dim in (16, 25, 32, 64, 128, 256, 512):
+    for dim in (25, 64, 128, 256, 512):
         for dtype in (torch.bfloat16, torch.float32):
             yield case(dim, dtype, 65_536, 4, 1024)
