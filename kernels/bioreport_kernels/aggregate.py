@@ -5,13 +5,18 @@ Attention: softmax over the epoch's unmasked features x of q·x / √D, then the
 (Milakov & Gimelshein 2018), so a stream needs no epoch in memory.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from bioreport_kernels import reference
+from bioreport_kernels.cpu import aggregate as plain
 from bioreport_kernels.reference import accumulation_dtype
 
 MODES = ("mean", "max", "attention")
+# Widest features of the GPU's kernels, and most of them in one epoch; beyond, PyTorch does the work there.
+WIDEST, LONGEST = 1024, 1 << 30
 
 
 def aggregate_epochs(
@@ -55,7 +60,11 @@ def aggregate_epochs(
     if features.shape[1] * features.shape[2] == 0:
         queries = () if query is None else query.shape[:-1]
         return features.new_zeros(features.shape[0], *queries, features.shape[3])
-    return reference.aggregate_epochs(features, mask, mode, query)
+    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (features, query))
+    if query is None:
+        return _aggregate(features, mask, mode, None, save)[0]
+    tokens, _ = _aggregate(features, mask, mode, query.reshape(-1, query.shape[-1]), save)
+    return tokens if query.ndim == 2 else tokens.squeeze(1)
 
 
 def _check_query(mode: str, query: Tensor | None, dim: int) -> None:
@@ -71,10 +80,166 @@ def _describe(x: Tensor) -> str:
     return f"{x.dtype} {list(x.shape)}"
 
 
-class EpochAggregator:
-    """`aggregate_epochs` over a stream of patches whose chunks may end anywhere.
+@torch.library.custom_op("bioreport::aggregate_epochs", mutates_args=())
+def _aggregate(
+    features: Tensor, mask: Tensor | None, mode: str, query: Tensor | None, save: bool
+) -> tuple[Tensor, Tensor]:
+    """Tokens, and what a backward pass needs beside them; queries are [Q, D]."""
+    return plain.forward(features, mask, mode, query, save)
 
-    The state is constant: of an unfinished epoch only sums are kept.
+
+@_aggregate.register_kernel("cuda")
+def _(
+    features: Tensor, mask: Tensor | None, mode: str, query: Tensor | None, save: bool
+) -> tuple[Tensor, Tensor]:
+    with torch.cuda.nvtx.range("bioreport::aggregate_epochs"):
+        return _path(features).forward(features, mask, mode, query, save)
+
+
+@_aggregate.register_fake
+def _(
+    features: Tensor, mask: Tensor | None, mode: str, query: Tensor | None, save: bool
+) -> tuple[Tensor, Tensor]:
+    epochs, dim = features.shape[0], features.shape[3]
+    tokens = features.new_empty((epochs, dim) if query is None else (epochs, query.shape[0], dim))
+    kept = {"mean": 1, "max": dim, "attention": 0 if query is None else query.shape[0]}[mode]
+    return tokens, features.new_empty(
+        (epochs, kept) if save else (0,), dtype=accumulation_dtype(features.dtype)
+    )
+
+
+@torch.library.custom_op("bioreport::aggregate_epochs_backward", mutates_args=())
+def _gradients(
+    grad: Tensor,
+    features: Tensor | None,
+    shape: Sequence[int],
+    mask: Tensor | None,
+    mode: str,
+    query: Tensor | None,
+    tokens: Tensor,
+    saved: Tensor,
+    need_features: bool,
+    need_query: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of features and queries; empty where not needed. A mean's features are not asked for."""
+    return plain.backward(
+        grad, features, list(shape), mask, mode, query, tokens, saved, need_features, need_query
+    )
+
+
+@_gradients.register_kernel("cuda")
+def _(
+    grad: Tensor,
+    features: Tensor | None,
+    shape: Sequence[int],
+    mask: Tensor | None,
+    mode: str,
+    query: Tensor | None,
+    tokens: Tensor,
+    saved: Tensor,
+    need_features: bool,
+    need_query: bool,
+) -> tuple[Tensor, Tensor]:
+    with torch.cuda.nvtx.range("bioreport::aggregate_epochs_backward"):
+        return _path(grad, shape).backward(
+            grad, features, list(shape), mask, mode, query, tokens, saved, need_features, need_query
+        )
+
+
+@_gradients.register_fake
+def _(
+    grad: Tensor,
+    features: Tensor | None,
+    shape: Sequence[int],
+    mask: Tensor | None,
+    mode: str,
+    query: Tensor | None,
+    tokens: Tensor,
+    saved: Tensor,
+    need_features: bool,
+    need_query: bool,
+) -> tuple[Tensor, Tensor]:
+    dquery = grad.new_empty((0,))
+    if query is not None and need_query:
+        dquery = torch.empty_like(query, memory_format=torch.contiguous_format)
+    return grad.new_empty(tuple(shape) if need_features else (0,)), dquery
+
+
+@torch.library.custom_op("bioreport::aggregate_patches", mutates_args=())
+def _patches(
+    chunk: Tensor, mask: Tensor | None, patches: int, filled: int, mode: str, query: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """State of every epoch that a chunk [C, T, D] touches, `filled` patches of the first of which are past."""
+    return plain.partial(chunk, mask, patches, filled, mode, query)
+
+
+@_patches.register_kernel("cuda")
+def _(
+    chunk: Tensor, mask: Tensor | None, patches: int, filled: int, mode: str, query: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.cuda.nvtx.range("bioreport::aggregate_patches"):
+        return _path(chunk).partial(chunk, mask, patches, filled, mode, query)
+
+
+@_patches.register_fake
+def _(
+    chunk: Tensor, mask: Tensor | None, patches: int, filled: int, mode: str, query: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    epochs, dim = -(-(filled + chunk.shape[1]) // patches), chunk.shape[2]
+    wide = accumulation_dtype(chunk.dtype)
+    if mode == "attention":
+        assert query is not None
+        queries = query.shape[0]
+        shapes: tuple[tuple[int, ...], ...] = (epochs, queries), (epochs, queries), (epochs, queries, dim)
+    else:
+        shapes = ((0,) if mode == "mean" else (epochs, dim)), (epochs, 1), ((epochs, dim) if mode == "mean" else (0,))
+    top, weight, total = (chunk.new_empty(shape, dtype=wide) for shape in shapes)
+    return top, weight, total
+
+
+def _path(x: Tensor, shape: Sequence[int] | None = None) -> Any:
+    """The module that does the work on a GPU."""
+    shape = x.shape if shape is None else shape
+    rows = shape[-3] * shape[-2]
+    if x.dtype == torch.float64 or not 1 <= shape[-1] <= WIDEST or rows > LONGEST:
+        return plain
+    from bioreport_kernels.gpu import aggregate
+
+    return aggregate
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    features, mask, mode, query, _ = inputs
+    tokens, saved = output
+    ctx.mark_non_differentiable(saved)
+    ctx.set_materialize_grads(False)
+    ctx.mode, ctx.shape = mode, features.shape
+    ctx.save_for_backward(None if mode == "mean" else features, mask, query, tokens, saved)
+
+
+def _backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return None, None, None, None, None
+    features, mask, query, tokens, saved = ctx.saved_tensors
+    if ctx.mode == "mean" and mask is None:
+        # the same for every feature of an epoch: nothing to write
+        share = grad.to(saved.dtype) / saved
+        return share.to(grad.dtype)[:, None, None].expand(ctx.shape), None, None, None, None
+    needed = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
+    dfeatures, dquery = _gradients(
+        grad, features, ctx.shape, mask, ctx.mode, query, tokens, saved, *needed
+    )
+    return dfeatures if needed[0] else None, None, None, dquery if needed[1] else None, None
+
+
+_aggregate.register_autograd(_backward, setup_context=_keep)
+
+
+class EpochAggregator:
+    """`aggregate_epochs` over a stream of patches whose chunks may end anywhere; without gradients.
+
+    The state is constant: of an unfinished epoch only the largest score, the sum of weights and the weighted
+    sum are kept, and what a chunk adds is merged with them exactly.
 
     Parameters
     ----------
@@ -96,9 +261,10 @@ class EpochAggregator:
         _check_query(mode, query, query.shape[-1] if query is not None else 0)
         self.patches, self.mode, self.query = patches, mode, query
         self._filled = 0
-        self._state: tuple[Tensor, Tensor, Tensor] | None = None
+        self._state: plain.State | None = None
         self._empty: Tensor | None = None
 
+    @torch.no_grad()
     def update(self, chunk: Tensor, mask: Tensor | None = None) -> Tensor:
         """Take the next patches and give the tokens of the epochs they finish.
 
@@ -115,65 +281,39 @@ class EpochAggregator:
         if chunk.ndim != 3 or not chunk.is_floating_point():
             raise ValueError(f"chunk must be floating [C, T, D], got {_describe(chunk)}")
         _check_query(self.mode, self.query, chunk.shape[2])
-        if mask is None:
-            mask = torch.ones((), dtype=torch.bool, device=chunk.device).expand(chunk.shape[:2])
-        elif mask.dtype != torch.bool or mask.shape not in (chunk.shape[:1], chunk.shape[:2]):
-            wanted = f"{list(chunk.shape[:2])} or {list(chunk.shape[:1])}"
-            raise ValueError(f"mask must be bool {wanted}, got {_describe(mask)}")
-        elif mask.ndim == 1:
-            mask = mask[:, None].expand(chunk.shape[:2])
+        if mask is not None:
+            if mask.dtype != torch.bool or mask.shape not in (chunk.shape[:1], chunk.shape[:2]):
+                wanted = f"{list(chunk.shape[:2])} or {list(chunk.shape[:1])}"
+                raise ValueError(f"mask must be bool {wanted}, got {_describe(mask)}")
+            mask = mask if mask.ndim == 2 else mask[:, None].expand(chunk.shape[:2])
         queries = () if self.query is None else self.query.shape[:-1]
         self._empty = chunk.new_empty(0, *queries, chunk.shape[2])
-        finished, start, stop = [self._empty], 0, chunk.shape[1]
-        while start < stop:
-            whole = (stop - start) // self.patches if self._filled == 0 else 0
-            if whole:
-                end = start + whole * self.patches
-                finished.append(self._whole(chunk[:, start:end], mask[:, start:end]))
-            else:
-                end = min(stop, start + self.patches - self._filled)
-                self._merge(chunk[:, start:end], mask[:, start:end])
-                if self._filled == self.patches:
-                    finished.append(self.flush())
-            start = end
-        return torch.cat(finished)
+        if not chunk.shape[1]:
+            return self._empty
+        query = None if self.query is None else self.query.reshape(-1, chunk.shape[2])
+        state = _patches(chunk, mask, self.patches, self._filled, self.mode, query)
+        if self._state is not None:
+            opened = plain.join(self.mode, self._state, _epochs(state, slice(0, 1)))
+            for part, merged in zip(state, opened, strict=True):
+                part[:1] = merged
+        finished, self._filled = divmod(self._filled + chunk.shape[1], self.patches)
+        # a copy: a view would keep the finished epochs
+        self._state = _epochs(state, slice(finished, None), copy=True) if self._filled else None
+        return self._tokens(_epochs(state, slice(0, finished)))
 
+    @torch.no_grad()
     def flush(self) -> Tensor:
         """Token of the unfinished epoch, shape (1, D) or (1, Q, D); shape (0, …) where there is none."""
         if self._state is None:
             return self._empty if self._empty is not None else torch.empty(0)
-        top, weight, total = self._state
+        token, self._state, self._filled = self._tokens(self._state), None, 0
+        return token
+
+    def _tokens(self, state: plain.State) -> Tensor:
         assert self._empty is not None
-        token = top if self.mode == "max" else total / torch.where(weight > 0, weight, 1)
-        token = torch.where(weight > 0, token, 0).to(self._empty.dtype)
-        self._state, self._filled = None, 0
-        return token.reshape(1, *self._empty.shape[1:])
+        return plain.finish(self.mode, state).to(self._empty.dtype).reshape(-1, *self._empty.shape[1:])
 
-    def _whole(self, chunk: Tensor, mask: Tensor) -> Tensor:
-        split = (-1, self.patches)
-        by_epoch, there = (x.unflatten(1, split).transpose(0, 1) for x in (chunk, mask))
-        return aggregate_epochs(by_epoch, there, self.mode, self.query)
 
-    def _merge(self, part: Tensor, mask: Tensor) -> None:
-        x = part[mask].to(accumulation_dtype(part.dtype))
-        self._filled += part.shape[1]
-        rows = 1 if self.query is None else self.query.reshape(-1, x.shape[1]).shape[0]
-        if self._state is None:
-            self._state = (
-                x.new_full((rows, x.shape[1] if self.mode == "max" else 1), float("-inf")),
-                x.new_zeros(rows, 1),
-                x.new_zeros(rows, x.shape[1]),
-            )
-        if not len(x):
-            return
-        top, weight, total = self._state
-        if self.mode == "mean":
-            self._state = top, weight + len(x), total + x.sum(0)
-        elif self.mode == "max":
-            self._state = torch.maximum(top, x.amax(0)), weight + len(x), total
-        else:
-            assert self.query is not None
-            scores = self.query.to(x.dtype).reshape(rows, -1) @ x.T * x.shape[1] ** -0.5
-            new_top = torch.maximum(top, scores.amax(1, keepdim=True))
-            weights, kept = (scores - new_top).exp(), (top - new_top).exp()
-            self._state = new_top, weight * kept + weights.sum(1, keepdim=True), total * kept + weights @ x
+def _epochs(state: plain.State, part: slice, copy: bool = False) -> plain.State:
+    top, weight, total = (x[part].clone() if copy else x[part] for x in state)
+    return top, weight, total

@@ -23,7 +23,7 @@ import torch
 from bioreport_kernels.configs import ARCHITECTURES, SHARED_MEMORY, assuming
 
 # Modules with `cases()`, one an operator.
-OPERATORS = ("linear", "linear_causal", "implicit")
+OPERATORS = ("linear", "linear_causal", "implicit", "aggregate")
 
 
 @dataclass(frozen=True)
