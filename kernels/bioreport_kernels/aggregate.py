@@ -169,8 +169,8 @@ def _(
 def _patches(
     chunk: Tensor, mask: Tensor | None, patches: int, filled: int, mode: str, query: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """State of every epoch that a chunk [C, T, D] touches, `filled` patches of the first of which are past."""
-    return plain.partial(chunk, mask, patches, filled, mode, query)
+    """State of every epoch that a chunk [C, T, D] touches; `filled` patches of the first are past."""
+    return plain.reduce(chunk, mask, patches, filled, mode, query)
 
 
 @_patches.register_kernel("cuda")
@@ -178,7 +178,7 @@ def _(
     chunk: Tensor, mask: Tensor | None, patches: int, filled: int, mode: str, query: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.cuda.nvtx.range("bioreport::aggregate_patches"):
-        return _path(chunk).partial(chunk, mask, patches, filled, mode, query)
+        return _path(chunk).reduce(chunk, mask, patches, filled, mode, query)
 
 
 @_patches.register_fake
@@ -192,7 +192,8 @@ def _(
         queries = query.shape[0]
         shapes: tuple[tuple[int, ...], ...] = (epochs, queries), (epochs, queries), (epochs, queries, dim)
     else:
-        shapes = ((0,) if mode == "mean" else (epochs, dim)), (epochs, 1), ((epochs, dim) if mode == "mean" else (0,))
+        mean = mode == "mean"
+        shapes = ((0,) if mean else (epochs, dim)), (epochs, 1), ((epochs, dim) if mean else (0,))
     top, weight, total = (chunk.new_empty(shape, dtype=wide) for shape in shapes)
     return top, weight, total
 
@@ -226,9 +227,7 @@ def _backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ..
         share = grad.to(saved.dtype) / saved
         return share.to(grad.dtype)[:, None, None].expand(ctx.shape), None, None, None, None
     needed = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
-    dfeatures, dquery = _gradients(
-        grad, features, ctx.shape, mask, ctx.mode, query, tokens, saved, *needed
-    )
+    dfeatures, dquery = _gradients(grad, features, ctx.shape, mask, ctx.mode, query, tokens, saved, *needed)
     return dfeatures if needed[0] else None, None, None, dquery if needed[1] else None, None
 
 

@@ -1,10 +1,10 @@
-"""Epoch aggregation in PyTorch: chunks of epochs that stay in the cache, no copy of the features under a mask.
+"""Epoch aggregation in PyTorch: chunks of epochs that stay in the cache, no copy of what a mask covers.
 
 The mask enters as a factor, or for a maximum as a summand, of its own small size. Neither removes a NaN or an
 infinity, so a chunk whose result is not finite is done again with its masked features filled.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from bioreport_kernels.reference import accumulation_dtype
 # Values of a chunk of epochs: its copy in float32, where one is needed, stays in the last-level cache.
 CHUNK = 1 << 21
 
-# Largest score, sum of weights, weighted sum of each epoch; of a mean [E, 1] and [E, D] without the first, of a
-# maximum [E, D] and [E, 1] without the last, of attention [E, Q], [E, Q] and [E, Q, D].
+# Largest score, sum of weights and weighted sum of each epoch: [E, Q], [E, Q] and [E, Q, D] of attention;
+# nothing, [E, 1] and [E, D] of a mean; [E, D], [E, 1] and nothing of a maximum.
 State = tuple[Tensor, Tensor, Tensor]
 
 
@@ -59,10 +59,10 @@ def forward(
     return _joined(tokens), _joined(saved) if save else token.new_empty(0)
 
 
-def partial(
+def reduce(
     chunk: Tensor, mask: Tensor | None, patches: int, filled: int, mode: str, query: Tensor | None
 ) -> State:
-    """State of what a chunk [C, T, D] has of each epoch that it touches; `filled` patches of the first are past."""
+    """State of every epoch that a chunk [C, T, D] touches; `filled` patches of the first are past."""
     length = chunk.shape[1]
     first = min(length, patches - filled) if filled else 0
     whole = first + (length - first) // patches * patches
@@ -148,14 +148,15 @@ def _known(condition: Tensor) -> bool:
 
 
 def _state(x: Tensor, there: Tensor | None, mode: str, query: Tensor | None) -> State:
-    reduce = {"mean": _mean, "max": _maximum, "attention": _attend}[mode]
+    reducers: dict[str, Callable[..., State]] = {"mean": _mean, "max": _maximum, "attention": _attend}
+    reduce = reducers[mode]
     if there is not None:
         state = reduce(x, there, query)
         # one sum tells, quicker than looking at each value
         if _known(~state[0].sum().isnan() if mode == "max" else state[2].sum().isfinite()):
             return state
         x = x.masked_fill(~there, float("-inf") if mode == "max" else 0)
-    return reduce(x, there, query)
+    return pool(x, there, query)
 
 
 def _mean(x: Tensor, there: Tensor | None, query: None) -> State:

@@ -1,16 +1,17 @@
 """Epoch aggregation: one pass over the features forward, one read and one write of them backward.
 
-Bytes: the E·C·P·D features read and E·D tokens written; backward the features read and their gradient written, of
-a mean only written. Flops: 1 to 4·Q a feature for Q queries, so all of it is bound by memory.
+Bytes: the E·C·P·D features read and E·D tokens written; backward the features read and their gradient
+written, of a mean only written. Flops: 1 to 4·Q a feature for Q queries, so all of it is bound by memory.
 
 A program takes one epoch, or a slice of it where epochs are too few to fill the chip; slices leave the triple
-(largest, weight, total), and `_merge_kernel` joins these in their order. Sums and maxima are kept for every element
-of a tile of rows and joined at the end. Attention is an online softmax over tiles (Milakov & Gimelshein 2018). Its
-products go to the tensor cores, eight queries for one read and at the price of one, except for float32, whose exact
-products there (three TF32 ones) want more registers than there are.
+(largest, weight, total), and `_merge_kernel` joins these in their order. Sums and maxima are kept for every
+element of a tile of rows and joined at the end. Attention is an online softmax over tiles (Milakov and
+Gimelshein 2018). Its products go to the tensor cores, eight queries for one read and at the price of one,
+except for float32, whose exact products there (three TF32 ones) want more registers than there are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from math import gcd
 from typing import NamedTuple
 
@@ -40,7 +41,8 @@ NUMBERS = (
 
 @triton.jit
 def _begin(
-    x, mask, epoch, row, patches, filled, length, x_epoch, x_channel, x_patch, mask_epoch, mask_channel, mask_patch,
+    x, mask, epoch, row, patches, filled, length,
+    x_epoch, x_channel, x_patch, mask_epoch, mask_channel, mask_patch,
     UNIT: tl.constexpr,
 ):  # fmt: skip
     """Addresses of rows of an epoch and of their mask, their patch, and which patches lie in the chunk."""
@@ -185,7 +187,7 @@ def _products(tile, vectors, columns, lane, start, queries, DIM: tl.constexpr, B
 
 @triton.jit
 def _by_query(vector, TENSOR: tl.constexpr):
-    """A value a query against a total, whose queries are columns where a tensor core made it, and rows elsewhere."""
+    """A value a query against a total, whose queries are columns after a tensor core, and rows elsewhere."""
     return vector[None, :] if TENSOR else vector[:, None]
 
 
@@ -319,7 +321,8 @@ def _attend_backward_kernel(
     start, queries, scale, rows, patches, splits, slice_rows,
     DIM: tl.constexpr, MASKED: tl.constexpr, EXACT: tl.constexpr, DOT: tl.constexpr, TENSOR: tl.constexpr,
     DX: tl.constexpr, DQUERY: tl.constexpr, ADD: tl.constexpr, RUN: tl.constexpr, UNIT: tl.constexpr,
-    BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr, PART_D: tl.constexpr, STAGES: tl.constexpr,
+    BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr, PART_D: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0).to(tl.int64)
     epoch, begin = program // splits, (program % splits).to(tl.int32) * slice_rows
@@ -468,7 +471,7 @@ class _Rows(NamedTuple):
     unit: int
 
     @property
-    def count(self) -> int:
+    def in_epoch(self) -> int:
         return self.channels * self.patches
 
     @property
@@ -498,7 +501,8 @@ def _rows_of_stream(chunk: Tensor, mask: Tensor | None, patches: int, filled: in
     channels, length, _ = chunk.shape
     by_channel, by_patch, _ = chunk.stride()
     shape = -(-(filled + length) // patches), channels, patches
-    return _layout(chunk, mask, shape, (patches * by_patch, by_channel, by_patch), filled, length, stream=True)
+    strides = patches * by_patch, by_channel, by_patch
+    return _layout(chunk, mask, shape, strides, filled, length, stream=True)
 
 
 def _layout(
@@ -545,8 +549,8 @@ def _reduce(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Launch what fills `tokens`, if given, and return (top, weight, total) of every epoch.
 
-    With tokens the parts of it that a backward pass needs are filled and no others: of a mean the weight, of a
-    maximum the total, which counts ties, of attention the weight, which is the logarithm of its sum.
+    With tokens only what a backward pass needs is filled of it: of a mean the weight, of a maximum the total,
+    which counts ties, of attention the weight, which is the logarithm of its sum.
     """
     x, dim, device = rows.x, rows.dim, rows.x.device
     queries = 1 if query is None else query.shape[0]
@@ -556,20 +560,23 @@ def _reduce(
     if mode == "attention":
         tensor, block_q = _shared(chosen, x.dtype, queries)
         groups = -(-queries // block_q)
-    splits, slice_rows = _slices(rows.epochs * groups, rows.count, chosen["BLOCK_T"], device)
+    splits, slice_rows = _slices(rows.epochs * groups, rows.in_epoch, chosen["BLOCK_T"], device)
 
     def state(count: int) -> tuple[Tensor, Tensor, Tensor]:
-        wide = {"dtype": torch.float32, "device": device}
+        def room(shape: tuple[int, ...]) -> Tensor:
+            return torch.empty(shape, dtype=torch.float32, device=device)
+
         top = {"mean": (0,), "max": (count, dim), "attention": (count, queries)}[mode]
-        total = (count, queries, dim) if mode == "attention" else (count, dim) if ties or mode == "mean" else (0,)
-        return torch.empty(top, **wide), torch.empty((count, queries), **wide), torch.empty(total, **wide)  # type: ignore[arg-type]
+        summed = (count, dim) if ties or mode == "mean" else (0,)
+        total = (count, queries, dim) if mode == "attention" else summed
+        return room(top), room((count, queries)), room(total)
 
     result = state(rows.epochs)
-    partial = result if splits == 1 else state(rows.epochs * splits)
+    pieces = result if splits == 1 else state(rows.epochs * splits)
     finish = tokens is not None
     token = result[2] if tokens is None else tokens
-    where = (*partial, token, *rows.strides)
-    size = (rows.count, rows.patches, rows.filled, rows.length, splits, slice_rows)
+    where = (*pieces, token, *rows.strides)
+    size = (rows.in_epoch, rows.patches, rows.filled, rows.length, splits, slice_rows)
     options = {
         **rows.flags(),
         "FINISH": finish and splits == 1,
@@ -593,7 +600,7 @@ def _reduce(
         launch(
             _merge_kernel,
             (rows.epochs * queries,),
-            *partial,
+            *pieces,
             *result,
             token,
             queries,
@@ -633,7 +640,7 @@ def forward(
     return tokens, (total if ties else weight) if save else weight.new_empty(0)
 
 
-def partial(
+def reduce(
     chunk: Tensor, mask: Tensor | None, patches: int, filled: int, mode: str, query: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(top, weight, total) of what a chunk [C, T, D] has of each epoch that it touches."""
@@ -662,7 +669,7 @@ def backward(
         if not need_features:
             return dfeatures, grad.new_empty(0)
         chosen = setting(f"aggregate_{mode}_backward", dim, grad.dtype, device)
-        splits, slice_rows = _slices(rows.epochs, rows.count, chosen["BLOCK_T"], device)
+        splits, slice_rows = _slices(rows.epochs, rows.in_epoch, chosen["BLOCK_T"], device)
         launch(
             _pool_backward_kernel,
             (rows.epochs * splits,),
@@ -673,7 +680,7 @@ def backward(
             saved,
             dfeatures,
             *rows.strides,
-            rows.count,
+            rows.in_epoch,
             rows.patches,
             splits,
             slice_rows,
@@ -690,7 +697,7 @@ def backward(
     queries = query.shape[0]
     chosen = setting("aggregate_attend_backward", dim, grad.dtype, device)
     tensor, block_q = _shared(chosen, grad.dtype, queries)
-    splits, slice_rows = _slices(rows.epochs, rows.count, chosen["BLOCK_T"], device)
+    splits, slice_rows = _slices(rows.epochs, rows.in_epoch, chosen["BLOCK_T"], device)
     wide = dfeatures.float() if queries > block_q else dfeatures
     parts = rows.epochs * splits if need_query else 0
     dquery = torch.empty((parts, queries, dim), dtype=torch.float32, device=device)
@@ -710,7 +717,7 @@ def backward(
             start,
             queries,
             float(dim**-0.5),
-            rows.count,
+            rows.in_epoch,
             rows.patches,
             splits,
             slice_rows,
@@ -732,24 +739,20 @@ def backward(
 
 
 def cases() -> Iterator[Case]:
-    """Every width of the tables, forward and backward, with few and with many epochs; for the tuner and the compiler."""
+    """Every entry of the tables, forward and backward; the widths that load worst of theirs."""
     for dim in (25, 200, 512, 1024):
         for dtype in (torch.bfloat16, torch.float32):
-            yield Case("aggregate", dim, dtype, _case(dim, dtype))
+            yield Case("aggregate", dim, dtype, partial(_run, dim, dtype))
 
 
-def _case(dim: int, dtype: torch.dtype) -> Callable[[torch.device], None]:
-    def run(device: torch.device) -> None:
-        # many epochs, and few, which are cut into slices
-        for epochs, queries in ((1000, 8), (2, 1)):
-            features = torch.randn(epochs, 22, 10, dim, device=device).to(dtype)
-            mask = torch.ones(epochs, 22, 10, dtype=torch.bool, device=device)
-            for mode in ("mean", "max", "attention"):
-                query = torch.randn(queries, dim, device=device).to(dtype) if mode == "attention" else None
-                tokens, saved = forward(features, mask, mode, query, True)
-                backward(
-                    tokens, features, list(features.shape), mask, mode, query, tokens, saved, True, query is not None
-                )
-        partial(features[0], mask[0], 7, 3, "attention", query)
-
-    return run
+def _run(dim: int, dtype: torch.dtype, device: torch.device) -> None:
+    features = torch.randn(1000, 22, 10, dim, device=device).to(dtype)
+    mask = torch.ones(features.shape[:3], dtype=torch.bool, device=device)
+    for mode in ("mean", "max", "attention"):
+        query = torch.randn(8, dim, device=device).to(dtype) if mode == "attention" else None
+        tokens, saved = forward(features, mask, mode, query, True)
+        shape, trained = list(features.shape), query is not None
+        backward(tokens, features, shape, mask, mode, query, tokens, saved, True, trained)
+    if dim == 200:
+        # one epoch of a stream, cut into slices
+        reduce(features.flatten(0, 1), mask.flatten(0, 1), 20, 3, "attention", query)
