@@ -148,15 +148,14 @@ def _known(condition: Tensor) -> bool:
 
 
 def _state(x: Tensor, there: Tensor | None, mode: str, query: Tensor | None) -> State:
-    reducers: dict[str, Callable[..., State]] = {"mean": _mean, "max": _maximum, "attention": _attend}
-    reduce = reducers[mode]
+    pools: dict[str, Callable[..., State]] = {"mean": _mean, "max": _maximum, "attention": _attend}
     if there is not None:
-        state = reduce(x, there, query)
+        state = pools[mode](x, there, query)
         # one sum tells, quicker than looking at each value
         if _known(~state[0].sum().isnan() if mode == "max" else state[2].sum().isfinite()):
             return state
         x = x.masked_fill(~there, float("-inf") if mode == "max" else 0)
-    return pool(x, there, query)
+    return pools[mode](x, there, query)
 
 
 def _mean(x: Tensor, there: Tensor | None, query: None) -> State:
