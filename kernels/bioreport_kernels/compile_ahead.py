@@ -23,7 +23,7 @@ import torch
 from bioreport_kernels.configs import ARCHITECTURES, SHARED_MEMORY, assuming
 
 # Modules with `cases()`, one an operator.
-OPERATORS = ("linear", "linear_causal", "implicit", "aggregate")
+OPERATORS = ("linear", "linear_causal", "aggregate", "quantize", "implicit")
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ LOST = tl.constexpr(2.0**-13)
 SHIFT = tl.constexpr(8)
 # A residual is taken for as large as this share of the codebook, and a codebook for that of the residual.
 FAR = tl.constexpr(2.0**40)
-# Columns of a row that a few threads read together: 128 bytes of float32.
-GROUP = 32
+# Bytes of a row that a few threads read together.
+GROUP_BYTES = 64
 # Numbers of a tile of words where one row is searched exactly.
 EXACT_NUMBERS = 4096
 # Codebook gradients: columns of a program, and the fewest rows that are worth one of their own.
@@ -153,14 +153,12 @@ def measure(residual, book_scale):
 
 
 @triton.jit
-def narrow(residual, inside, book_scale, WIDTH: tl.constexpr):
-    """Scale and norm of rows, how far float16 is from them, and the rows in it, zero where not finite."""
-    scale, norm = measure(residual, book_scale)
-    scaled = tl.where((inside & (norm < INFINITE))[None, :, None], residual * scale[None, :, None], 0.0)
+def narrow(residual, scale, sound, WIDTH: tl.constexpr):
+    """Scaled rows in float16, zero where not sound, and how far from the rows that is."""
+    scaled = tl.where(sound[None, :, None], residual * scale[None, :, None], 0.0)
     half = scaled.to(tl.float16)
     error = scaled - half.to(tl.float32)
-    half = tl.reshape(tl.permute(half, (1, 0, 2)), (inside.shape[0], WIDTH))
-    return scale, norm, tl.sqrt(sum_of(error * error)), half
+    return tl.reshape(tl.permute(half, (1, 0, 2)), (sound.shape[0], WIDTH)), tl.sqrt(sum_of(error * error))
 
 
 @triton.jit
@@ -187,7 +185,7 @@ def residual_of(
 ):
     """Rows less the words of the stages before, as the unevaluated sum of two floats."""
     book = codebooks
-    high = rows_of(x, rows, inside, x_row, columns, D, WIDTH)
+    high = rows_of(x, rows.to(tl.int64), inside, x_row, columns, D, WIDTH)
     low = tl.zeros_like(high)
     for before in range(stage):
         code = tl.load(codes + rows * stages + before, mask=inside, other=0).to(tl.int32)
@@ -239,22 +237,25 @@ def _residual_kernel(
     INDEX_BITS: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     begin = tl.program_id(0).to(tl.int64) * BLOCK_N
-    local, columns, places = tl.arange(0, BLOCK_N), places_of(WIDTH // GROUP, GROUP), tl.arange(0, BLOCK_K)
-    rows = begin + local
-    inside = rows < count
-    residual = rows_of(x, rows, inside, x_row, columns, D, WIDTH)
+    x += begin * x_row
+    codes += begin * stages
+    quantized += begin * D
+    rows, columns, places = tl.arange(0, BLOCK_N), places_of(WIDTH // GROUP, GROUP), tl.arange(0, BLOCK_K)
+    inside = begin + rows < count
+    residual = rows_of(x, rows.to(tl.int64), inside, x_row, columns, D, WIDTH)
     whole = finite(residual)
     # by how much rounding has moved the residual, at most, by norm
     drift = tl.zeros([BLOCK_N], tl.float32)
     book = codebooks
-    scale, norm, missed, half = narrow(residual, inside, tl.load(facts), WIDTH)
+    scale, norm = measure(residual, tl.load(facts))
+    sound = inside & (norm < INFINITE)
+    half, missed = narrow(residual, scale, sound, WIDTH)
     for stage in range(stages):
         listed = (stage * tiles + tl.arange(0, TILES)) * 3
         there = tl.arange(0, TILES) < tiles
         book_scale = tl.load(facts + stage * tiles * 3)
         longest = tl.max(tl.load(facts + listed + 1, mask=there, other=0.0), 0)
         rough = tl.max(tl.load(facts + listed + 2, mask=there, other=0.0), 0)
-        sound = inside & (norm < INFINITE)
         # from the row's units to those of the codebook
         factor = tl.minimum(book_scale / scale, FAR)
         best = tl.full([BLOCK_N, BLOCK_K], LOWEST, tl.float32)
@@ -308,14 +309,14 @@ def _residual_kernel(
             score, other = best_of(best, words, BLOCK_K, TILE_BITS)
             close = score >= threshold
         for _ in range(tl.sum(doubtful.to(tl.int32), 0)):
-            place = tl.min(tl.where(doubtful, local, BLOCK_N), 0)
-            row = begin + place + tl.zeros([1], tl.int64)
+            place = tl.min(tl.where(doubtful, rows, BLOCK_N), 0)
+            row = place + tl.zeros([1], tl.int32)
             high, low = residual_of(
-                x, codebooks, codes, row, row < count, stage, stages, words, x_row, columns, D, WIDTH
+                x, codebooks, codes, row, row < BLOCK_N, stage, stages, words, x_row, columns, D, WIDTH
             )
             found = search_exactly(high, low, book, book_scale, words, columns, D, WIDTH, BLOCK_X)
-            code = tl.where(local == place, found, code)
-            doubtful = doubtful & (local != place)
+            code = tl.where(rows == place, found, code)
+            doubtful = doubtful & (rows != place)
         tl.store(codes + rows * stages + stage, code.to(tl.int64), mask=inside)
         # other threads of the program read them
         tl.debug_barrier()
@@ -326,7 +327,8 @@ def _residual_kernel(
         book_scale = tl.load(facts + following * tiles * 3)
         scale, norm = measure(residual, book_scale)
         drift += norm * ROUNDING / scale
-        sunk = (drift * scale > norm * LOST) & (norm < INFINITE) & (stage + 1 < stages)
+        sound = inside & (norm < INFINITE)
+        sunk = sound & (drift * scale > norm * LOST) & (stage + 1 < stages)
         if tl.max(sunk.to(tl.int32), 0) > 0:
             for group in range(WIDTH // GROUP):
                 part = group * GROUP + tl.arange(0, GROUP)[None, None, :]
@@ -336,7 +338,7 @@ def _residual_kernel(
                 residual = tl.where(columns // GROUP == group, high, residual)
             scale, norm = measure(residual, book_scale)
             drift = norm * ROUNDING / scale
-        scale, norm, missed, half = narrow(residual, inside, book_scale, WIDTH)
+        half, missed = narrow(residual, scale, sound, WIDTH)
     total = tl.zeros_like(residual)
     book = codebooks
     for stage in range(stages):
@@ -436,8 +438,8 @@ def forward(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
     codes, quantized = room(count, stages, dtype=torch.int64), room(count, dim, dtype=x.dtype)
     halves, offsets = room(stages, tiles * tile, width, dtype=torch.float16), room(stages, tiles * tile)
     extents, facts = room(stages, tiles), room(stages, tiles, 3)
-    # a warp reads no more rows at a time than it has
-    group = max(GROUP, 512 * chosen["num_warps"] // (chosen["BLOCK_N"] * x.element_size()))
+    # 512 bytes a warp, of no more rows than it has
+    group = max(GROUP_BYTES, 512 * chosen["num_warps"] // chosen["BLOCK_N"]) // x.element_size()
     shape = {"D": dim, "WIDTH": width, "GROUP": min(width, group)}
     preparing = setting("quantize_tables", dim, codebooks.dtype, x.device)
     grid, listed = (stages * tiles,), triton.next_power_of_2(tiles)
@@ -447,6 +449,8 @@ def forward(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
         _tables_kernel, grid, codebooks, extents, *tables, words, tiles,
         BLOCK_K=tile, TILES=listed, **shape, **preparing,
     )  # fmt: skip
+    # looked up once more: the tuner takes a launch to be of the setting asked for last
+    chosen = dict(setting("quantize_residual", dim, x.dtype, x.device))
     launch(
         _residual_kernel,
         (triton.cdiv(count, chosen["BLOCK_N"]),),
