@@ -7,7 +7,8 @@ import torch
 from kernel_checks import DEVICE, assert_close, relative_rms
 from torch import Tensor
 
-from bioreport_kernels import reference
+from bioreport_kernels import EpochAggregator, reference
+from bioreport_kernels import aggregate as operator
 from bioreport_kernels.gpu import aggregate
 
 FLOAT32 = 1e-5
@@ -130,13 +131,168 @@ def test_large_scores() -> None:
     check(x * 100, None, "attention", query * 10, tolerance=1e-4)
 
 
-def test_rows_beyond_two_gigaelements() -> None:
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_rows_beyond_two_gigaelements(axis: int) -> None:
+    """Each of the three products of an address, where 32 bits would not hold it."""
     stride = 2**30 + 2**28
+    # never touched beyond the few rows, so it costs no memory where the system hands it out by use
     room = torch.empty(2 * stride + 64, dtype=torch.float16, device=DEVICE)
-    x, query = inputs(1, 3, 1, 16, dtype=torch.float16)
-    far = room.as_strided((1, 3, 1, 16), (0, stride, 16, 1))
+    shape = [1, 1, 1, 16]
+    shape[axis] = 3
+    x, query = inputs(*shape, dtype=torch.float16)
+    strides = [0, 0, 0, 1]
+    strides[axis] = stride
+    far = room.as_strided(shape, strides)
     far.copy_(x)
+    mask = torch.ones(shape[:3], dtype=torch.bool, device=DEVICE)
     for mode in MODES:
-        asked = query if mode == "attention" else None
-        near = aggregate.forward(x, None, mode, asked, False)[0]
-        assert torch.equal(aggregate.forward(far, None, mode, asked, False)[0], near)
+        for near, distant in zip(
+            by_kernels(x, mask, mode, query, None), by_kernels(far, mask, mode, query, None), strict=True
+        ):
+            assert torch.equal(distant, near)
+
+
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the kernels that are launched from here on."""
+    seen: list[str] = []
+    start = aggregate.launch
+
+    def note(kernel: Any, *args: Any, **settings: Any) -> None:
+        seen.append(kernel.__name__)
+        start(kernel, *args, **settings)
+
+    monkeypatch.setattr(aggregate, "launch", note)
+    return seen
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.usefixtures("poisoned")
+def test_slices_of_an_epoch_are_merged_always_alike(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    seen = launched(monkeypatch)
+    x, query = inputs(2, 19, 23, 40)
+    # equal maxima in several slices
+    x[:, ::4, 3] = 9.0
+    mask = torch.rand(2, 19, 23, device=DEVICE) > 0.3
+    # the first slice of an epoch has nothing
+    mask[1, :12] = False
+    grad = torch.randn((2, 2, 40) if mode == "attention" else (2, 40), device=DEVICE)
+    check(x, mask, mode, query, grad)
+    assert "_merge_kernel" in seen
+    once, again = (by_kernels(x, mask, mode, query, grad) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_many_epochs_take_one_launch_forward_and_one_backward(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    seen = launched(monkeypatch)
+    monkeypatch.setattr(aggregate, "processors", lambda device: 3)
+    x, query = inputs(3, 1, 40, 16, queries=8)
+    by_kernels(x, None, mode, query, None)
+    kind = "pool" if mode != "attention" else "attend"
+    backward = [f"_{kind}_backward_kernel"] * (4 if mode == "attention" else 1)
+    # float32 takes two queries at a time backward
+    assert seen == [f"_{kind}_kernel", *backward]
+
+
+@pytest.mark.parametrize("needed", [(True, False), (False, True)])
+def test_only_what_is_needed_is_computed(needed: tuple[bool, bool]) -> None:
+    x, query = inputs(2, 3, 4, 25)
+    tokens, saved = aggregate.forward(x, None, "attention", query, True)
+    arguments = (tokens, x, list(x.shape), None, "attention", query, tokens, saved)
+    both = aggregate.backward(*arguments, True, True)
+    for got, want, need in zip(aggregate.backward(*arguments, *needed), both, needed, strict=True):
+        assert torch.equal(got, want) if need else not got.numel()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_infinities_and_nan_that_count_are_pytorch_s(mode: str) -> None:
+    x, query = inputs(4, 2, 3, 16)
+    x[0, 0, 0, :4] = float("nan")
+    x[1, 1, 2, :4] = float("inf")
+    x[2, :, :, :4] = float("-inf")
+    for got, want in zip(
+        by_kernels(x, None, mode, query, None), by_definition(x, None, mode, query, None), strict=True
+    ):
+        torch.testing.assert_close(got.double().cpu(), want, equal_nan=True, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_a_query_finer_than_the_features_keeps_its_precision() -> None:
+    x, query = inputs(2, 5, 6, 64, dtype=torch.float16)
+    query = query.float() * (1 + 2**-12)
+    coarse = by_definition(x, None, "attention", query.half(), None)
+    got, want = (
+        by_kernels(x, None, "attention", query, None),
+        by_definition(x, None, "attention", query, None),
+    )
+    assert got[2].dtype == torch.float32
+    assert relative_rms(got[0], want[0]) < relative_rms(coarse[0], want[0])
+    assert_close(got[0], want[0], 4e-4)
+    assert_close(got[1], want[1], 1e-3)
+    assert_close(got[2], want[2], 1e-3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.usefixtures("poisoned")
+def test_gradients_of_float16_within_twice_pytorch_s_own_error(mode: str) -> None:
+    x, query = inputs(3, 7, 10, 64, dtype=torch.float16)
+    leaves = [y.clone().requires_grad_() for y in ([x, query] if mode == "attention" else [x])]
+    if mode == "attention":
+        scores = torch.einsum("qd,ecpd->eqcp", leaves[1], leaves[0]).flatten(2) * 64**-0.5
+        naive = torch.einsum("eqn,end->eqd", scores.softmax(2), leaves[0].flatten(1, 2))
+    else:
+        rows = leaves[0].flatten(1, 2)
+        naive = rows.mean(1) if mode == "mean" else rows.amax(1)
+    grad = torch.randn_like(naive)
+    own = torch.autograd.grad(naive, leaves, grad)
+    got, want = by_kernels(x, None, mode, query, grad)[1:], by_definition(x, None, mode, query, grad)[1:]
+    for ours, theirs, exact in zip(got, own, want, strict=True):
+        assert_close(ours, exact, 2 * relative_rms(theirs, exact) + 1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("chunks", [[3, 0, 9, 1, 8], [21], [1] * 6])
+@pytest.mark.usefixtures("poisoned")
+def test_a_stream_gives_the_tokens_of_its_epochs(
+    monkeypatch: pytest.MonkeyPatch, chunks: list[int], mode: str
+) -> None:
+    monkeypatch.setattr(operator, "_patches", aggregate.reduce)
+    # a view of a longer recording, channels last
+    stream = torch.randn(30, 3, 24, device=DEVICE).transpose(0, 1)[:, : sum(chunks)]
+    mask = torch.rand(3, sum(chunks), device=DEVICE) > 0.3
+    mask[:, :4] = False
+    stream[~mask] = float("nan")
+    query = torch.randn(2, 24, device=DEVICE) if mode == "attention" else None
+    aggregator, tokens = EpochAggregator(4, mode, query), []
+    for part, there in zip(stream.split(chunks, 1), mask.split(chunks, 1), strict=True):
+        tokens.append(aggregator.update(part, there))
+    tokens.append(aggregator.flush())
+    padding = -sum(chunks) % 4
+    by_epoch, shown = (
+        torch.cat([y, y.new_zeros(3, padding, *y.shape[2:])], 1).unflatten(1, (-1, 4)).transpose(0, 1)
+        for y in (stream, mask)
+    )
+    want = reference.aggregate_epochs(
+        by_epoch.double(), shown, mode, None if query is None else query.double()
+    )
+    assert_close(torch.cat(tokens), want, 1e-6, floor=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="needs a GPU")
+@pytest.mark.parametrize("mode", MODES)
+def test_bits_are_the_same_from_run_to_run_and_in_a_graph(mode: str) -> None:
+    x, query = inputs(3, 22, 100, 200, queries=3, dtype=torch.bfloat16)
+    asked = query if mode == "attention" else None
+    first = by_kernels(x, None, mode, query, None)
+    for _ in range(20):
+        assert all(
+            torch.equal(a, b) for a, b in zip(first, by_kernels(x, None, mode, query, None), strict=True)
+        )
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        tokens, _ = aggregate.forward(x, None, mode, asked, False)
+    graph.replay()
+    assert torch.equal(tokens, first[0])

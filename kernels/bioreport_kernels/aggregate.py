@@ -290,7 +290,8 @@ class EpochAggregator:
         if not chunk.shape[1]:
             return self._empty
         query = None if self.query is None else self.query.reshape(-1, chunk.shape[2])
-        state = _patches(chunk, mask, self.patches, self._filled, self.mode, query)
+        # in float64, so that an epoch of thousands of chunks is no less exact than one of a few
+        state = _wide(_patches(chunk, mask, self.patches, self._filled, self.mode, query))
         if self._state is not None:
             opened = plain.join(self.mode, self._state, _epochs(state, slice(0, 1)))
             for part, merged in zip(state, opened, strict=True):
@@ -315,4 +316,9 @@ class EpochAggregator:
 
 def _epochs(state: plain.State, part: slice, copy: bool = False) -> plain.State:
     top, weight, total = (x[part].clone() if copy else x[part] for x in state)
+    return top, weight, total
+
+
+def _wide(state: plain.State) -> plain.State:
+    top, weight, total = (x.double() for x in state)
     return top, weight, total

@@ -738,6 +738,27 @@ def backward(
     return wide.to(grad.dtype), dquery.sum(0).to(query.dtype) if need_query else dquery
 
 
+def _tried(*blocks: int, queries: tuple[int, ...] = ()) -> list[Setting]:
+    return [
+        {"BLOCK_T": rows, **({"BLOCK_Q": count} if count else {}), "num_warps": warps, "num_stages": stages}
+        for rows in blocks
+        for count in queries or (0,)
+        for warps in (4, 8)
+        for stages in (1, 2, 3)
+    ]
+
+
+CANDIDATES: dict[str, list[Setting]] = {
+    "aggregate_mean": _tried(8, 16, 32, 64),
+    "aggregate_max": _tried(8, 16, 32, 64),
+    "aggregate_attend": _tried(8, 16, 32, 64, queries=(2, 4, BLOCK_Q)),
+    "aggregate_mean_backward": _tried(8, 16, 32, 64),
+    "aggregate_max_backward": _tried(8, 16, 32, 64),
+    "aggregate_attend_backward": _tried(4, 8, 16, 32, 64, queries=(2, 4, BLOCK_Q)),
+    "aggregate_merge": [{"BLOCK_S": parts, "num_warps": warps} for parts in (4, 8, 16) for warps in (4, 8)],
+}
+
+
 def cases() -> Iterator[Case]:
     """Every entry of the tables, forward and backward; the widths that load worst of theirs."""
     for dim in (25, 200, 512, 1024):
@@ -753,6 +774,7 @@ def _run(dim: int, dtype: torch.dtype, device: torch.device) -> None:
         tokens, saved = forward(features, mask, mode, query, True)
         shape, trained = list(features.shape), query is not None
         backward(tokens, features, shape, mask, mode, query, tokens, saved, True, trained)
+    # one epoch is cut into slices
+    forward(features[:1], mask[:1], "mean", None, False)
     if dim == 200:
-        # one epoch of a stream, cut into slices
         reduce(features.flatten(0, 1), mask.flatten(0, 1), 20, 3, "attention", query)
