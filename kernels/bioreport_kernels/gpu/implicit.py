@@ -515,12 +515,26 @@ def cases() -> Iterator[Case]:
 
             k, d, search = 256, 128, "exact" if dtype == torch.float32 else "bfloat16"
             x, first, words = random(4096, d), random(k, d), random(1, k, d)
-            layers = random(1, dim, dim + d), random(1, dim), random(1, 2, dim, dim), random(1, 2, dim, dim)
+            concat, bias = random(1, dim, dim + d), random(1, dim)
+            up, down = random(1, 2, dim, dim), random(1, 2, dim, dim)
             if dim == d:
-                quantize(x, ImplicitWeights(first, words, *layers), 1, None, search)
-                quantize(x, ImplicitWeights(first, words, *layers, None, None, words, True), 32, 16, search)
+                first_form = ImplicitWeights(first, words, concat, bias, up, down)
+                second_form = first_form._replace(shortlists=words, skip=True)
+                quantize(x, first_form, 1, None, search)
+                quantize(x, second_form, 32, 16, search)
+                # a beam between two stages, the widest that the selection takes
+                two = second_form._replace(
+                    codebooks=words.expand(2, -1, -1),
+                    concat=concat.expand(2, -1, -1),
+                    bias=bias.expand(2, -1),
+                    up=up.expand(2, -1, -1, -1),
+                    down=down.expand(2, -1, -1, -1),
+                    shortlists=words.expand(2, -1, -1),
+                )
+                quantize(x, two, 64, 16, search)
             projections = random(1, dim, d), random(1, d, dim)
-            quantize(x, ImplicitWeights(first, words, *layers, *projections, words, True), 32, 16, search)
+            weights = ImplicitWeights(first, words, concat, bias, up, down, *projections, words, True)
+            quantize(x, weights, 32, 16, search)
 
         return Case("implicit_quantize", dim, dtype, run)
 
