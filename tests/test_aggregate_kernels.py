@@ -134,7 +134,8 @@ def test_large_scores() -> None:
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_rows_beyond_two_gigaelements(axis: int) -> None:
     """Each of the three products of an address, where 32 bits would not hold it."""
-    stride = 2**30 + 2**28
+    # odd, so that it is not passed as a multiple of a vector's length
+    stride = 2**30 + 2**28 + 1
     # never touched beyond the few rows, so it costs no memory where the system hands it out by use
     room = torch.empty(2 * stride + 64, dtype=torch.float16, device=DEVICE)
     shape = [1, 1, 1, 16]
@@ -169,17 +170,33 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.usefixtures("poisoned")
 def test_slices_of_an_epoch_are_merged_always_alike(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     seen = launched(monkeypatch)
-    x, query = inputs(2, 19, 23, 40)
-    # equal maxima in several slices
-    x[:, ::4, 3] = 9.0
-    mask = torch.rand(2, 19, 23, device=DEVICE) > 0.3
-    # the first slice of an epoch has nothing
+    x, query = inputs(2, 19, 31, 40)
+    # later slices have the larger scores
+    x *= torch.linspace(0.5, 3.0, 19, device=DEVICE)[:, None, None]
+    # equal maxima in several slices, and in rows of the same place of several tiles
+    x[:, ::4, 3, ::2] = 9.0
+    mask = torch.rand(2, 19, 31, device=DEVICE) > 0.3
+    # the first slices of an epoch have nothing
     mask[1, :12] = False
     grad = torch.randn((2, 2, 40) if mode == "attention" else (2, 40), device=DEVICE)
     check(x, mask, mode, query, grad)
     assert "_merge_kernel" in seen
     once, again = (by_kernels(x, mask, mode, query, grad) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.usefixtures("poisoned")
+def test_tiles_after_one_another(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """Of a whole epoch, by channel and patch, since a mask of channels does not run through the rows."""
+    monkeypatch.setattr(aggregate, "processors", lambda device: 1)
+    seen = launched(monkeypatch)
+    x, query = inputs(1, 7, 60, 40)
+    # ties of rows that lie whole tiles apart
+    x[:, :, ::4, ::2] = 9.0
+    mask = torch.tensor([[True, True, False, True, False, True, True]], device=DEVICE)
+    check(x, mask, mode, query, torch.randn((1, 2, 40) if mode == "attention" else (1, 40), device=DEVICE))
+    assert "_merge_kernel" not in seen
 
 
 @pytest.mark.parametrize("mode", MODES)
