@@ -18,8 +18,10 @@ def pool_features(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     mask, bool [E, C, P], says which of them count; an epoch or a channel without any gives zeros.
     """
     features = features.float()
-    counts = mask.sum(-1, keepdim=True).clamp(min=1)
-    return aggregate_epochs(features, mask), (features * mask[..., None]).sum(2) / counts
+    # to the operator every channel is an epoch of one channel
+    channels, shown = features.flatten(0, 1).unsqueeze(1), mask.flatten(0, 1).unsqueeze(1)
+    by_channel = aggregate_epochs(channels, shown).unflatten(0, features.shape[:2])
+    return aggregate_epochs(features, mask), by_channel
 
 
 class FindingsHead(nn.Module):
