@@ -91,7 +91,9 @@ def run_tests(seconds: float, smoke: bool) -> dict[str, Any]:
     patterns = PATTERNS[:1] if smoke else PATTERNS
     waiting = [path for pattern in patterns for path in sorted((ROOT / "tests").glob(pattern))]
     end, running, files = time.time() + seconds, {}, {}
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    # options meant for the run that calls this one, such as a least coverage, are not for its parts
+    own = ("TRITON_INTERPRET", "PYTEST_ADDOPTS")
+    environment = {key: value for key, value in os.environ.items() if key not in own}
     with tempfile.TemporaryDirectory() as folder:
         while waiting or running:
             while waiting and len(running) < AT_ONCE:

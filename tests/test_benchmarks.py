@@ -244,7 +244,12 @@ def test_everything_a_gpu_machine_runs_runs_here_with_tiny_shapes(tmp_path: Path
         [str(ROOT / "benchmarks" / "gpu.sh"), "--smoke", "--parts", "tests", "kernels", "tune"],
         capture_output=True,
         text=True,
-        env={**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable},
+        env={
+            **os.environ,
+            "OUT": str(tmp_path),
+            "PYTHON": sys.executable,
+            "PYTEST_ADDOPTS": "--option-of-the-outer-run",
+        },
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = tmp_path.glob("kernels-*.json")

@@ -27,7 +27,6 @@ LOG2E, LN2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
 # Stands for the largest of no score: finite, so that a difference of two of them is a number.
 LOWEST = tl.constexpr(-3.4028234663852886e38)
 
-WIDEST = 1024
 # Queries of one product on tensor cores; settings that name fewer are for the other units.
 BLOCK_Q = 8
 # Columns of one part of the gradient.
