@@ -99,7 +99,7 @@ def lead_waves(
 
 
 def _deflections(x: np.ndarray) -> tuple[float, float, float, float, int, int, bool]:
-    """q, r, s, r', samples of q, sample of the last positive top, notched; of a QRS complex from its onset."""
+    """q, r, s, r', samples of q, sample of the last positive top, notched; of a QRS from its onset."""
     least = max(LEAST_MV, 0.03 * float(np.ptp(x)))
     sign = np.where(x > least, 1, np.where(x < -least, -1, 0))
     # runs of one sign, in order

@@ -2,7 +2,7 @@
 
 XQRS is wfdb's. On the development records it and neurokit2's detectors were run on every lead: by votes of
 all leads XQRS alone had the annotated beats with the fewest false ones, at half the price of the others that
-came near (`benchmarks/ecg_records.py`).
+came near.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ QRS_WINDOW = (-0.06, 0.1)  # s around a beat in which its shape is compared
 NEAR = 0.04  # s by which any beat is moved
 ALIGN = 0.15  # s by which a beat is moved onto the others
 SAME_SHAPE = 0.85  # correlation of QRS complexes over all leads from which on they are of one kind
-# beat-to-beat correlation below which a lead is noise (0.66 in Orphanidou 2015, doi:10.1109/JBHI.2014.2338351)
+# beat-to-beat correlation below which a lead is noise: 0.66 (Orphanidou 2015, doi:10.1109/JBHI.2014.2338351)
 NOISY = 0.66
 SLOPE_WINDOW = 13  # samples over which a slope is taken: a QRS complex's, not the noise's
 BESIDE = 0.2  # s from a P wave to its QRS complex
@@ -122,7 +122,7 @@ def _xqrs(row: np.ndarray) -> np.ndarray:
 
 
 def _clusters(found: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Times [n] and which lead saw each [n, leads]; a cluster is what lies within `TOGETHER` of its median."""
+    """Times [n] and which lead saw each [n, leads]; a cluster lies within `TOGETHER` of its median."""
     times = np.concatenate(found)
     lead = np.repeat(np.arange(len(found)), [len(t) for t in found])
     order = np.argsort(times, kind="stable")

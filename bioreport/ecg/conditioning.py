@@ -1,4 +1,4 @@
-"""One stretch of ECG made ready to be measured: 500 Hz, gaps filled and marked, mains taken out, faults found.
+"""One stretch of ECG made ready to be measured: 500 Hz, gaps filled and marked, mains out, faults found.
 
 Nothing here is meant to be looked at: filters of a diagnostic tracing are in `bioreport.ecg.preprocess`.
 """
@@ -10,7 +10,8 @@ from fractions import Fraction
 import numpy as np
 from scipy import signal
 
-RATE = 500  # Hz at which everything is measured; AHA 2007 asks for it (Kligfield, doi:10.1161/CIRCULATIONAHA.106.180200)
+# Hz at which everything is measured: AHA 2007 asks for it (Kligfield, doi:10.1161/CIRCULATIONAHA.106.180200)
+RATE = 500
 # zero-phase high-pass for finding beats; below it lies the baseline, above it all of QRS and T
 LOWEST = 0.5
 # P, ST and T are read below this: muscle is above, and a wave of 80 ms is not
@@ -152,7 +153,7 @@ def _filled(samples: np.ndarray, missing: np.ndarray) -> np.ndarray:
 def _mains(
     data: np.ndarray, sfreq: float, names: Sequence[str]
 ) -> tuple[float | None, dict[str, float], dict[str, float]]:
-    """The mains frequency that stands out in a fifth of the leads, every lead's ratio, and its height in mV."""
+    """The mains frequency that a fifth of the leads show; every lead's ratio, and its height in mV."""
     candidates = [hz for hz in MAINS if hz + 6 < sfreq / 2]
     if not candidates or not len(data):
         return None, dict.fromkeys(names, 1.0), dict.fromkeys(names, 0.0)

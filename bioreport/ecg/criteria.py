@@ -182,7 +182,7 @@ def _wide_tachycardia(m: Measurements) -> bool:
 
 
 def _ventricular_shape(m: Measurements) -> bool:
-    """QRS that no bundle-branch block has: axis in no man's land, or aVR with an initial R (Vereckei 2008)."""
+    """QRS that no bundle-branch block has: axis in no man's land, or initial R in aVR (Vereckei 2008)."""
     axis = _value(m, "axis")
     waves = m["leads"].get("aVR")
     return (axis is not None and (axis < -90 or axis > 150)) or (
@@ -470,7 +470,7 @@ def _repolarisation(
     chest = sum(lead in leads for lead in CHEST_LEADS)
     limbs = sum(lead in leads for lead in LIMB_LEADS)
     if limbs >= 5 and chest >= 4:
-        infarct = bool(raised) and _infarct(m, raised, lowered, scarred, found | result)  # type: ignore[operator]
+        infarct = bool(raised) and _infarct(m, raised, lowered, scarred, {**found, **result})
         result["st_elevation_infarction"] = Judgement(infarct, result["st_elevation"].value, raised)
     return result
 

@@ -1,8 +1,9 @@
 """Where P, QRS and T of a median beat begin and end, over all leads at once.
 
-Global intervals from the earliest onset to the latest end, as AHA/ACC/HRS 2009 ask for (Kligfield 2007, Rautaharju
-2009, doi:10.1161/CIRCULATIONAHA.108.191096). neurokit2's delineation (wavelets, one lead and beat at a time)
-gave QRS durations of 100 to 230 ms on normal development records, different in each lead; this gives 66 to 106.
+Global intervals from the earliest onset to the latest end, as AHA/ACC/HRS 2009 ask for (Kligfield 2007,
+Rautaharju 2009, doi:10.1161/CIRCULATIONAHA.108.191096). neurokit2's delineation (wavelets, one lead and beat
+at a time) gave QRS durations of 100 to 230 ms on normal development records, different in each lead; this
+gives 66 to 106.
 """
 
 from dataclasses import dataclass

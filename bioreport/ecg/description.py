@@ -117,7 +117,8 @@ def _rhythm(a: Analysis) -> dict[str, Any]:
         "agreement": round(float(np.median(a.beats.agreement)), 3) if len(a.beats) else 0.0,
     }
     atrial: dict[str, Any] = {
-        "p_likeness": None, "p_ratio": None, "p_train": False, "rate": None, "flutter_rate": None, "dropped": 0, "dissociated": False
+        "p_likeness": None, "p_ratio": None, "p_train": False, "rate": None, "flutter_rate": None,
+        "dropped": 0, "dissociated": False,
     }  # fmt: skip
     if a.rhythm is None:
         return {

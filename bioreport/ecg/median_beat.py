@@ -83,8 +83,9 @@ def median_beat(
     it is the signal above `LOWEST` that is taken.
     """
     used = at[(at >= BEFORE * RATE) & (at < stretch.data.shape[1] - ROOM * RATE)]
-    gaps = stretch.gaps.any(axis=0)
-    used = used[[not gaps[i - 100 : i + 200].any() for i in used]] if gaps.any() else used  # type: ignore[index]
+    gaps = np.asarray(stretch.gaps.any(axis=0))
+    if gaps.any():
+        used = np.array([i for i in used if not gaps[i - 100 : i + 200].any()], int)
     if len(used) < fewest:
         return None
     pieces = [

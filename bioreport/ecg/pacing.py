@@ -1,4 +1,4 @@
-"""Stimuli of a pacemaker: deflections far narrower than any of the heart's, at a fixed time before the beats."""
+"""Stimuli of a pacemaker: deflections far narrower than the heart's, at a fixed time before the beats."""
 
 import numpy as np
 from scipy import ndimage

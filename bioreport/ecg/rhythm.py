@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# RR intervals of successive beats differ by a tenth of the mean or more (Dash 2009, doi:10.1007/s10439-009-9740-z)
+# RR of successive beats differ by a tenth of the mean or more (Dash 2009, doi:10.1007/s10439-009-9740-z)
 IRREGULAR_RMSSD = 0.1
 # ... and not only about single early beats: half of all differences are that large
 IRREGULAR_MEDIAN = 0.06
@@ -96,28 +96,6 @@ def label_beats(
             sudden = rr[i] < SUDDEN * rr[i - 1] if known else rr[i] < SUDDEN * expected[i]
             then_slow = not after[i] < (1.1 if known else 1.3) * rr[i]
             if (sudden and then_slow) or labels[i - 1] in ("A", "V"):
-                labels[i] = "A"
-    return labels
-    expected = usual_rr(seconds)
-    rr = np.diff(seconds, prepend=np.nan)
-    after = np.append(np.diff(seconds), np.nan)
-    usual_ms = qrs_ms[0]
-    for i in range(n):
-        other = kinds[i] != 0
-        # beside a usual beat that is wide itself the other shape must do
-        wide = other and qrs_ms[kinds[i]] >= max(WIDE_MS - 10, min(usual_ms + WIDER_MS, WIDE_MS))
-        early = rr[i] < EARLY_VENTRICULAR * expected[i]
-        # an interpolated beat shortens both its intervals; in a run the next beat is early as well
-        between = after[i] < EARLY_VENTRICULAR * expected[i]
-        in_run = i > 0 and labels[i - 1] == "V"
-        if wide and agreement[i] >= 0.5 and (early or between or in_run or np.isnan(rr[i])):
-            labels[i] = "V"
-        elif other:
-            labels[i] = "?"
-        elif i > 0 and rr[i] < EARLY * expected[i]:
-            previous = rr[i - 1] if i > 1 else np.inf
-            sudden = rr[i] < EARLY * previous or labels[i - 1] in "AV" or np.isnan(previous)
-            if sudden:
                 labels[i] = "A"
     return labels
 

@@ -1,6 +1,6 @@
 """Windows of a long record put together: counts and longest intervals exactly, waves as medians, episodes."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,7 +38,7 @@ class Summary:
         self.last_beat: float | None = None
         self.runs: list[dict[str, Any]] = []
         self.pauses: list[dict[str, Any]] = []
-        self.time_in: Counter[str] = Counter()
+        self.time_in: defaultdict[str, float] = defaultdict(float)
         self.judged_seconds = 0.0
         self.episodes: list[dict[str, Any]] = []
         self.left_out = 0
@@ -144,7 +144,7 @@ class Summary:
                     offset + float(judged[name].start or 0.0),
                     offset + float(judged[name].end or 0.0),
                 )
-            self.time_in[name] += finish - begin  # type: ignore[assignment]
+            self.time_in[name] += finish - begin
             last = next((e for e in reversed(self.episodes) if e["name"] == name), None)
             if last is not None and begin - last["end_seconds"] <= 1.0:
                 last["end_seconds"] = round(finish, 2)
