@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bioreport_kernels.configs import has_setting
 from bioreport_kernels.cpu import linear as plain
+from bioreport_kernels.cpu import short
 from bioreport_kernels.reference import accumulation_dtype
 
 
@@ -127,6 +128,8 @@ def _attend(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, feature_map: str, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     _check_borders(cu_seqlens, q.shape[1])
+    if short.is_short(q, cu_seqlens, feature_map):
+        return short.forward(q, k, v, scale)
     return plain.forward(q, k, v, cu_seqlens, feature_map, scale)
 
 
