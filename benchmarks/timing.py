@@ -15,7 +15,7 @@ rates that the same machine reached in the same run.
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -163,7 +163,11 @@ def measure(
             else:
                 ready.append((row, run))
         for row, times in zip(
-            [row for row, _ in ready], _interleaved([run for _, run in ready], device, seconds), strict=True
+            [row for row, _ in ready],
+            _interleaved(
+                [run for _, run in ready], device, seconds, [row["provider"] for row, _ in ready], starting
+            ),
+            strict=True,
         ):
             row |= _statistics(times)
         for row, run in ready:
@@ -236,15 +240,27 @@ def _peak_memory(run: Run) -> tuple[float, Any]:
     return (torch.cuda.max_memory_allocated() - before) / 1e6, raw
 
 
-def _interleaved(runs: list[Run], device: torch.device, seconds: float) -> list[list[float]]:
+def _interleaved(
+    runs: list[Run],
+    device: torch.device,
+    seconds: float,
+    names: Sequence[str] | None = None,
+    starting: Callable[[str], None] = lambda name: None,
+) -> list[list[float]]:
     """Milliseconds of every call of each; slow ones take part in fewer rounds."""
     if device.type == "cuda":
         return _interleaved_events(runs, seconds)
-    rounds = [_rounds(_wall(run), seconds) for run in runs]
+    rounds = []
+    names = names or [""] * len(runs)
+    for run, name in zip(runs, names, strict=True):
+        starting(name)
+        rounds.append(_rounds(_wall(run), seconds))
     times: list[list[float]] = [[] for _ in runs]
     for turn in range(max(rounds, default=0)):
-        for run, count, taken in zip(runs, rounds, times, strict=True):
+        for run, name, count, taken in zip(runs, names, rounds, times, strict=True):
             if turn < count:
+                if count == FEWEST:  # slow: whoever waits must not take it for one that hangs
+                    starting(name)
                 taken.append(1e3 * _wall(run))
     return times
 
