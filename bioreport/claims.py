@@ -6,14 +6,11 @@ without a unit (the 10-20 system, electrode T3) are none.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-_WORDS = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-)  # fmt: skip
-_NUMBER = r"\d+(?:[.,]\d+)?|" + "|".join(rf"\b{word}\b" for word in _WORDS)
+from bioreport.quantities import Claim, find_claims, pattern_of
+
 _UNITS = (
     ("Hz", r"hz|hertz|cps|c/s|/\s?s(?:ec)?\b|cycles?[\s-]per[\s-]second|cycles?/s(?:ec)?|per[\s-]second"),
     ("µV", r"[µμu]v(?:olts?)?|mcv|microvolts?"),
@@ -25,12 +22,7 @@ _UNITS = (
     ("min", r"mins?|minutes?"),
     ("h", r"h|hrs?|hours?"),
 )
-_PATTERN = re.compile(
-    rf"(?P<low>{_NUMBER})(?:\s?(?:-|–|—|\bto\b|\band\b)\s?(?P<high>{_NUMBER}))?[\s-]{{0,2}}(?:"
-    + "|".join(rf"(?P<u{i}>{pattern})" for i, (_, pattern) in enumerate(_UNITS))
-    + r")(?![a-zµμ])",
-    re.IGNORECASE,
-)
+_PATTERN = pattern_of(_UNITS)
 _POSTERIOR = re.compile(
     r"\b(?:posterior|occipital|alpha rhythm|dominant rhythm|background rhythm|pdr)\b", re.IGNORECASE
 )
@@ -46,47 +38,18 @@ SECONDS_TOLERANCE = 1.0
 WIDEST = {"Hz": 2.0, "µV": 40.0, "%": 40.0}
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A number with its unit: text[start:end], one value or a range; `step` is what it was rounded to."""
-
-    start: int
-    end: int
-    low: float
-    high: float
-    unit: str
-    step: float
-
-
 def claims_in(sentence: str) -> list[Claim]:
     """All numbers with a unit; a range is one claim, a single value has ``low == high``."""
-    found = []
-    for match in _PATTERN.finditer(sentence):
-        if match.start() and (sentence[match.start() - 1].isalnum() or sentence[match.start() - 1] == "."):
-            continue
-        unit = next(name for i, (name, _) in enumerate(_UNITS) if match.group(f"u{i}"))
-        low = _value(match["low"])
-        high = low if match["high"] is None else _value(match["high"])
-        found.append(
-            Claim(match.start(), match.end(), min(low, high), max(low, high), unit, _step(match, unit))
-        )
-    return found
+    return [_as_read(claim) for claim in find_claims(sentence, _PATTERN, _UNITS)]
 
 
-def _step(match: re.Match[str], unit: str) -> float:
-    numbers = [match["low"], *([match["high"]] if match["high"] else [])]
-    decimals = max(len(re.split("[.,]", number)[1]) if re.search("[.,]", number) else 0 for number in numbers)
-    if decimals == 0 and unit in ("µV", "%"):
+def _as_read(claim: Claim) -> Claim:
+    if claim.step == 1.0 and claim.unit in ("µV", "%"):
         # readers write amplitudes and percentages in fives and tens
         for step in (10.0, 5.0):
-            if all(_value(number) % step == 0 for number in numbers):
-                return step
-    return 10.0**-decimals
-
-
-def _value(text: str) -> float:
-    word = text.lower()
-    return float(_WORDS.index(word)) if word in _WORDS else float(word.replace(",", "."))
+            if claim.low % step == 0 and claim.high % step == 0:
+                return replace(claim, step=step)
+    return claim
 
 
 def support(
@@ -133,7 +96,7 @@ def _supported(
     if claim.unit == "Hz" and _is_definition(claim, sentence, present):
         return True
     if claim.unit in ("s", "ms", "min", "h"):
-        return _is_known_time(claim, findings, measurements)
+        return is_known_time(claim, findings, measurements)
     return any(
         value is not None and _agrees(claim, value) for value in _values(claim.unit, sentence, measurements)
     )
@@ -192,7 +155,7 @@ def _is_definition(claim: Claim, sentence: str, present: set[str]) -> bool:
     return False
 
 
-def _is_known_time(
+def is_known_time(
     claim: Claim, findings: Sequence[Mapping[str, Any]], measurements: Sequence[Mapping[str, Any]]
 ) -> bool:
     """Whether a time is a recording's length, or a present finding's begin, end or length."""

@@ -1,14 +1,14 @@
-"""Reports against a manifest's truth: findings, seizures, posterior frequency, wording, with controls.
+"""Reports against a manifest's truth: findings, critical ones, a measured number, wording, with controls.
 
-Findings are read twice, from a report's `findings` and out of its text by `bioreport.lexicon`. Beside the
-reports' scores stand those of two controls: the same reports dealt out to other recordings, and one report
-that states of every recording what is most frequent.
+Findings are read twice, from a report's `findings` and out of its text by the lexicon of its modality. Beside
+the reports' scores stand those of two controls: the same reports dealt out to other recordings, and one
+report that states of every recording what is most frequent.
 """
 
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,15 @@ from typing import Any
 import numpy as np
 
 from bioreport.claims import claims_in
+from bioreport.ecg import lexicon as ecg_lexicon
+from bioreport.ecg import scores as ecg
+from bioreport.ecg.plain import HOME as ECG_SECTIONS
 from bioreport.errors import InputError
-from bioreport.findings import EEG_NAMES
-from bioreport.grounding import split_sentences
+from bioreport.findings import ECG_NAMES, EEG_NAMES
 from bioreport.lexicon import read_findings
 from bioreport.manifest import Entry, read_manifest
+from bioreport.scores import Resampling, error_scores, finding_scores, number
+from bioreport.sentences import split_sentences
 from bioreport.text_metrics import TOKENISATION, corpus_bleu, rouge_l
 
 POSTERIOR = "posterior_dominant_rhythm"
@@ -30,13 +34,23 @@ _ALL = "all"
 
 @dataclass
 class Statement:
-    """What one report says."""
+    """What one report says; `number` is an EEG's posterior frequency (Hz) or an ECG's rate (/min)."""
 
     present: dict[str, bool] = field(default_factory=dict)
-    frequency: float | None = None
+    number: float | None = None
     sections: dict[str, str] = field(default_factory=dict)
     present_in_text: dict[str, bool] = field(default_factory=dict)
-    frequency_in_text: float | None = None
+    number_in_text: float | None = None
+
+
+@dataclass(frozen=True)
+class Modality:
+    """How reports of one modality are read: their findings, and the number that is asked for."""
+
+    names: tuple[str, ...]
+    read: Callable[[Mapping[str, str]], dict[str, bool | None]]
+    number: Callable[[Iterable[Mapping[str, Any]]], float | None]
+    number_in_text: Callable[[Mapping[str, str]], float | None]
 
 
 def evaluate(
@@ -79,11 +93,12 @@ def evaluate(
             f"has two recordings named {doubled[0]!r}, whose reports share one name",
             "give them different names",
         )
+    modality = modality_of(manifest, entries)
     statements, missing = [], []
     for entry in entries:
         path = reports / f"{entry.stem}.json"
         if path.is_file():
-            statements.append(read_statement(path))
+            statements.append(read_statement(path, modality))
         else:
             statements.append(Statement())
             missing.append(entry.stem)
@@ -93,11 +108,12 @@ def evaluate(
             "holds no report of the manifest's recordings",
             "write them with `bioreport generate FILE... --format json -o DIR`",
         )
-    scores = score(entries, statements, resamples=resamples, seed=seed)
-    controls: dict[str, Any] = {"most_frequent": score(entries, [most_frequent(entries)] * len(entries))}
+    scores = score(entries, statements, modality, resamples=resamples, seed=seed)
+    typical = most_frequent(entries, modality)
+    controls: dict[str, Any] = {"most_frequent": score(entries, [typical] * len(entries), modality)}
     if len(entries) > 1:
         order = derangement(len(entries), seed)
-        controls["shuffled"] = score(entries, [statements[i] for i in order])
+        controls["shuffled"] = score(entries, [statements[i] for i in order], modality)
     return {
         "recordings": len(entries),
         "patients": len(set(_patients(entries))),
@@ -108,36 +124,57 @@ def evaluate(
     }
 
 
-def read_statement(path: Path) -> Statement:
+def modality_of(manifest: Path, entries: Sequence[Entry]) -> Modality:
+    """EEG or ECG, by the names of the findings or, without any, of the sections.
+
+    Raises
+    ------
+    InputError
+        Findings of both are there.
+    """
+    names = {finding["name"] for entry in entries for finding in entry.findings or ()}
+    if names & set(EEG_NAMES) and names & set(ECG_NAMES):
+        raise InputError(
+            manifest, "holds findings of EEG and of ECG", "evaluate the two in manifests of their own"
+        )
+    sections = {section for entry in entries for section in entry.sections}
+    is_ecg = bool(names & set(ECG_NAMES)) or (not names and bool(sections & set(ECG_SECTIONS)))
+    return ECG if is_ecg else EEG
+
+
+def read_statement(path: Path, modality: Modality) -> Statement:
     """Read a report's JSON; raises InputError where it is none."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         sections = {section["name"]: section["text"] for section in report["sections"]}
-        found = {finding["name"]: finding for finding in report["findings"]}
-        rhythm = found.get(POSTERIOR, {})
-        return said(
-            sections,
-            {name: bool(finding["present"]) for name, finding in found.items()},
-            rhythm.get("value") if rhythm.get("present") else None,
-        )
+        present = {finding["name"]: bool(finding["present"]) for finding in report["findings"]}
+        return said(sections, present, modality.number(report["findings"]), modality)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             path, "is no report in JSON", "write it with `bioreport generate --format json`"
         ) from error
 
 
-def said(sections: dict[str, str], present: dict[str, bool], frequency: float | None) -> Statement:
+def said(
+    sections: dict[str, str], present: dict[str, bool], value: float | None, modality: Modality
+) -> Statement:
     """A statement with what its text says read out of it."""
     return Statement(
         present=present,
-        frequency=frequency,
+        number=value,
         sections=sections,
-        present_in_text={name: answer is True for name, answer in read_findings(sections).items()},
-        frequency_in_text=posterior_frequency(sections),
+        present_in_text={name: answer is True for name, answer in modality.read(sections).items()},
+        number_in_text=modality.number_in_text(sections),
     )
 
 
-def posterior_frequency(sections: dict[str, str]) -> float | None:
+def posterior_of(findings: Iterable[Mapping[str, Any]]) -> float | None:
+    """Frequency in Hz of a present posterior rhythm."""
+    rhythm = next((finding for finding in findings if finding["name"] == POSTERIOR), {})
+    return rhythm.get("value") if rhythm.get("present") else None
+
+
+def posterior_frequency(sections: Mapping[str, str]) -> float | None:
     """Frequency in Hz that a text gives to the posterior rhythm, of a range the middle; None without one."""
     for text in sections.values():
         for sentence in split_sentences(text):
@@ -152,19 +189,18 @@ def posterior_frequency(sections: dict[str, str]) -> float | None:
     return None
 
 
-def most_frequent(entries: Sequence[Entry]) -> Statement:
-    """One report for all: findings as most recordings have them, median frequency, commonest text."""
+EEG = Modality(EEG_NAMES, read_findings, posterior_of, posterior_frequency)
+ECG = Modality(ECG_NAMES, ecg_lexicon.read_findings, ecg.rate_of, ecg.rate_in)
+
+
+def most_frequent(entries: Sequence[Entry], modality: Modality) -> Statement:
+    """One report for all: findings as most recordings have them, median number, commonest text."""
     known = [entry.findings for entry in entries if entry.findings is not None]
     votes: dict[str, list[bool]] = {}
     for findings in known:
         for finding in findings:
             votes.setdefault(finding["name"], []).append(finding["present"])
-    frequencies = [
-        f["value"]
-        for findings in known
-        for f in findings
-        if f["name"] == POSTERIOR and f["present"] and f.get("value") is not None
-    ]
+    values = [value for findings in known if (value := modality.number(findings)) is not None]
     texts: dict[str, Counter[str]] = {}
     for entry in entries:
         for name, text in entry.sections.items():
@@ -173,7 +209,8 @@ def most_frequent(entries: Sequence[Entry]) -> Statement:
         # of texts that are equally common, the first in the alphabet
         {name: min(counts, key=lambda text: (-counts[text], text)) for name, counts in texts.items()},
         {name: 2 * sum(answers) > len(answers) for name, answers in votes.items()},
-        float(np.median(frequencies)) if frequencies else None,
+        float(np.median(values)) if values else None,
+        modality,
     )
 
 
@@ -188,95 +225,42 @@ def derangement(count: int, seed: int) -> list[int]:
 
 
 def score(
-    entries: Sequence[Entry], statements: Sequence[Statement], *, resamples: int = 0, seed: int = 0
+    entries: Sequence[Entry],
+    statements: Sequence[Statement],
+    modality: Modality = EEG,
+    *,
+    resamples: int = 0,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Scores of statements against the truth of the same rows, with intervals where `resamples` is not 0."""
     sample = Resampling(_patients(entries), resamples, seed)
-    truth = np.full((len(entries), len(EEG_NAMES)), -1, np.int8)
+    names = modality.names
+    truth = np.full((len(entries), len(names)), -1, np.int8)
     for row, entry in enumerate(entries):
         for finding in entry.findings or ():
-            truth[row, EEG_NAMES.index(finding["name"])] = finding["present"]
-    in_findings = _matrix([statement.present for statement in statements])
-    in_text = _matrix([statement.present_in_text for statement in statements])
-    return {
-        "findings": {
-            "from_findings": finding_scores(truth, in_findings, sample),
-            "from_text": finding_scores(truth, in_text, sample),
-        },
-        "seizure": {
-            "from_findings": seizure_rates(truth, in_findings, sample),
-            "from_text": seizure_rates(truth, in_text, sample),
-        },
-        "posterior": {
-            "from_findings": frequency_scores(entries, [s.frequency for s in statements], sample),
-            "from_text": frequency_scores(entries, [s.frequency_in_text for s in statements], sample),
-        },
-        "text": text_scores(entries, statements, sample),
+            truth[row, names.index(finding["name"])] = finding["present"]
+    present = {
+        "from_findings": _matrix([statement.present for statement in statements], names),
+        "from_text": _matrix([statement.present_in_text for statement in statements], names),
     }
-
-
-class Resampling:
-    """Draws of patients with replacement: [draws, patients] weights; row 0 is the sample itself."""
-
-    def __init__(self, patients: Sequence[str], resamples: int, seed: int) -> None:
-        _, self.group = np.unique(np.asarray(patients), return_inverse=True)
-        count = int(self.group.max()) + 1
-        drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-        self.weights = np.concatenate([np.ones((1, count), np.int64), drawn])
-
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Sum over recordings in every draw: [recordings, ...] -> [draws, ...]."""
-        by_patient = np.zeros((self.weights.shape[1], *values.shape[1:]))
-        np.add.at(by_patient, self.group, values)
-        return np.tensordot(self.weights, by_patient, 1)
-
-    def share(self, part: np.ndarray, whole: np.ndarray, name: str) -> dict[str, Any]:
-        """`name` and its interval, of part/whole summed over recordings."""
-        return self.interval(_divide(self.sums(part), self.sums(whole)), name)
-
-    @staticmethod
-    def interval(draws: np.ndarray, name: str) -> dict[str, Any]:
-        """First draw as the estimate, the others as its 95 % interval."""
-        rest = draws[1:][~np.isnan(draws[1:])]
-        ends = [_number(end) for end in np.percentile(rest, [2.5, 97.5])] if len(rest) else None
-        return {name: _number(draws[0]), f"{name}_ci": ends}
-
-
-def finding_scores(truth: np.ndarray, said_present: np.ndarray, sample: Resampling) -> dict[str, Any]:
-    """Precision, recall and F1: truth int8 [N, F] (-1 unknown), said_present bool [N, F].
-
-    Macro is the mean over the findings whose F1 has a denominator.
-    """
-    tp = sample.sums((truth == 1) & said_present)
-    fp = sample.sums((truth == 0) & said_present)
-    fn = sample.sums((truth == 1) & ~said_present)
-    f1 = _divide(2 * tp, 2 * tp + fp + fn)
-    counted = ~np.isnan(f1)
-    macro = _divide(np.where(counted, f1, 0.0).sum(1), counted.sum(1).astype(float))
-    all_tp, all_fp, all_fn = tp.sum(1), fp.sum(1), fn.sum(1)
-    per_finding = {}
-    for column, name in enumerate(EEG_NAMES):
-        if (truth[:, column] >= 0).any():
-            per_finding[name] = {
-                "precision": _number(_divide(tp[0, column], tp[0, column] + fp[0, column])),
-                "recall": _number(_divide(tp[0, column], tp[0, column] + fn[0, column])),
-                **sample.interval(f1[:, column], "f1"),
-                "present": int((truth[:, column] == 1).sum()),
-                "said": int(((truth[:, column] >= 0) & said_present[:, column]).sum()),
-            }
-    return {
-        "micro": {
-            "precision": _number(_divide(all_tp[0], all_tp[0] + all_fp[0])),
-            "recall": _number(_divide(all_tp[0], all_tp[0] + all_fn[0])),
-            **sample.interval(_divide(2 * all_tp, 2 * all_tp + all_fp + all_fn), "f1"),
-        },
-        "macro": {
-            "precision": _mean([scores["precision"] for scores in per_finding.values()]),
-            "recall": _mean([scores["recall"] for scores in per_finding.values()]),
-            **sample.interval(macro, "f1"),
-        },
-        "per_finding": per_finding,
+    asked = [modality.number(entry.findings or ()) for entry in entries]
+    given = {
+        "from_findings": [statement.number for statement in statements],
+        "from_text": [statement.number_in_text for statement in statements],
     }
+    scores: dict[str, Any] = {
+        "findings": {at: finding_scores(truth, stated, names, sample) for at, stated in present.items()}
+    }
+    if modality is ECG:
+        scores["critical"] = {at: ecg.critical_rates(truth, one, sample) for at, one in present.items()}
+        scores["rate"] = {at: ecg.rate_scores(asked, one, sample) for at, one in given.items()}
+    else:
+        scores["seizure"] = {at: seizure_rates(truth, one, sample) for at, one in present.items()}
+        scores["posterior"] = {
+            at: error_scores(asked, one, TOLERANCE_HZ, sample, ("within_half_hz", "mean_absolute_error_hz"))
+            for at, one in given.items()
+        }
+    return scores | {"text": text_scores(entries, statements, sample)}
 
 
 def seizure_rates(truth: np.ndarray, said_present: np.ndarray, sample: Resampling) -> dict[str, Any]:
@@ -288,28 +272,6 @@ def seizure_rates(truth: np.ndarray, said_present: np.ndarray, sample: Resamplin
         **sample.share(there & ~stated, there, "missed_rate"),
         "recordings_with": int(there.sum()),
         "recordings_without": int(absent.sum()),
-    }
-
-
-def frequency_scores(
-    entries: Sequence[Entry], given: Sequence[float | None], sample: Resampling
-) -> dict[str, Any]:
-    """Error of the posterior frequency, where the truth has one; not stated counts as not within 0.5 Hz."""
-    errors = np.full(len(entries), np.nan)
-    asked = np.zeros(len(entries), bool)
-    for row, (entry, value) in enumerate(zip(entries, given, strict=True)):
-        for finding in entry.findings or ():
-            if finding["name"] == POSTERIOR and finding["present"] and finding.get("value") is not None:
-                asked[row] = True
-                errors[row] = np.nan if value is None else abs(value - finding["value"])
-    stated = asked & ~np.isnan(errors)
-    # the tolerance includes its border, whatever binary fractions make of 9.5 - 9.0
-    within = stated & (np.nan_to_num(errors, nan=np.inf) <= TOLERANCE_HZ + 1e-9)
-    return {
-        **sample.share(within, asked, "within_half_hz"),
-        **sample.share(np.where(stated, np.nan_to_num(errors), 0.0), stated, "mean_absolute_error_hz"),
-        **sample.share(stated, asked, "stated"),
-        "recordings": int(asked.sum()),
     }
 
 
@@ -343,7 +305,7 @@ def _bleu(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     hypotheses, references = zip(*pairs, strict=True)
     return {
         "count": len(pairs),
-        **{f"bleu{n}": _number(corpus_bleu(hypotheses, references, n)) for n in (1, 4)},
+        **{f"bleu{n}": number(corpus_bleu(hypotheses, references, n)) for n in (1, 4)},
     }
 
 
@@ -354,22 +316,21 @@ def _patients(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _matrix(rows: Sequence[dict[str, bool]]) -> np.ndarray:
-    return np.array([[row.get(name, False) for name in EEG_NAMES] for row in rows], bool)
+def _matrix(rows: Sequence[dict[str, bool]], names: Sequence[str]) -> np.ndarray:
+    return np.array([[row.get(name, False) for name in names] for row in rows], bool)
 
 
-def _divide(part: Any, whole: Any) -> Any:
-    part, whole = np.asarray(part, float), np.asarray(whole, float)
-    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)
-
-
-def _number(value: Any) -> float | None:
-    return None if np.isnan(value) else round(float(value), 6)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(sum(known) / len(known), 6) if known else None
+# rows of the table below those of the findings: title, place in the metrics, name
+_ROWS = (
+    ("invented seizure rate", "seizure", "invented_rate"),
+    ("missed seizure rate", "seizure", "missed_rate"),
+    ("posterior frequency within 0.5 Hz", "posterior", "within_half_hz"),
+    ("posterior frequency, mean error (Hz)", "posterior", "mean_absolute_error_hz"),
+    ("invented critical findings, recordings", "critical", "invented_rate"),
+    ("missed critical findings", "critical", "missed_rate"),
+    ("rate within 3 /min", "rate", "within_three"),
+    ("rate, mean error (/min)", "rate", "mean_absolute_error"),
+)
 
 
 def render(metrics: dict[str, Any], form: str) -> str:
@@ -397,10 +358,9 @@ def render(metrics: dict[str, Any], form: str) -> str:
         for average in ("micro", "macro"):
             for name in ("precision", "recall", "f1"):
                 row(f"{average} {name}, {where}", ("findings", source, average), name)
-        row(f"invented seizure rate, {where}", ("seizure", source), "invented_rate")
-        row(f"missed seizure rate, {where}", ("seizure", source), "missed_rate")
-        row(f"posterior frequency within 0.5 Hz, {where}", ("posterior", source), "within_half_hz")
-        row(f"posterior frequency, mean error (Hz), {where}", ("posterior", source), "mean_absolute_error_hz")
+        for title, place, name in _ROWS:
+            if place in metrics:
+                row(f"{title}, {where}", (place, source), name)
         lines.append("")
     for finding in metrics["findings"]["from_findings"]["per_finding"]:
         for source, where in sources:

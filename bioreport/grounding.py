@@ -13,8 +13,8 @@ from bioreport.claims import support
 from bioreport.findings import BY_NAME, EEG_NAMES, LOCATED, MEASURED, region_of
 from bioreport.montage import FEW_ELECTRODES, normalise
 from bioreport.rhythm import OCCIPITAL, PARIETAL
+from bioreport.sentences import UNASSESSABLE, add_sentence, listed, split_sentences
 
-UNASSESSABLE = "Not assessable from this recording."
 UNREMARKABLE = "No abnormality was found."
 ABNORMAL = (
     "posterior_asymmetry",
@@ -36,11 +36,6 @@ _HOME: dict[str, tuple[str, ...]] = {
     "generalized_spike_wave": ("EPILEPTIFORM ABNORMALITIES", "INTERICTAL EPILEPTIFORM ABNORMALITIES"),
     "seizure": ("EVENTS/SEIZURES", "SEIZURES"),
 }
-_ABBREVIATIONS = (
-    "e.g", "i.e", "vs", "approx", "ca", "cf", "dr", "etc", "fig", "no", "nr", "resp", "sec", "min", "max",
-    "ampl", "avg", "incl", "st", "mr", "mrs", "ms", "prof", "vol",
-)  # fmt: skip
-_END = re.compile(r"[.!?]+[\"”')\]]*(?=\s+|$)|\n+")
 _NORMAL = re.compile(
     r"^\W*(?:this is )?(?:an? )?(?:essentially |within )?normal\b(?: limits)?"
     r"(?=[^.]*\b(?:eeg|study|recording|electroencephalogram|tracing)\b|\W*$)",
@@ -58,31 +53,6 @@ _LOWER = re.compile(
     r"\b(?:on|over) the (left|right)",
     re.IGNORECASE,
 )
-
-
-def split_sentences(text: str) -> list[str]:
-    """Sentences of a paragraph, stripped; decimals (9.5 Hz) and abbreviations (approx.) end none."""
-    sentences, begin = [], 0
-    for match in _END.finditer(text):
-        if match[0] == "." and not _ends_sentence(text, match.start(), match.end()):
-            continue
-        sentences.append(text[begin : match.end()].strip())
-        begin = match.end()
-    sentences.append(text[begin:].strip())
-    return [sentence for sentence in sentences if sentence]
-
-
-def _ends_sentence(text: str, dot: int, after: int) -> bool:
-    following = text[after:].lstrip()
-    if not following:
-        return True
-    words = text[:dot].split()
-    word = words[-1].lower().lstrip("(") if words else ""
-    initial = len(word) == 1 and word.isalpha() and word not in ("s", "h")
-    if initial or word in _ABBREVIATIONS:
-        # "in sec. The" ends one, "approx. 9 Hz" and "vs. left" do not
-        return following[0].isupper() and word in ("sec", "min", "etc", "resp")
-    return not following[0].islower()
 
 
 def ground(
@@ -256,23 +226,14 @@ def _state_missing(
         homes = [*_HOME.get(finding["name"], (_BACKGROUND, _DESCRIPTION)), *grounded]
         section = next(home for home in homes if home in grounded)
         if finding["name"] not in stated:
-            _add(grounded, section, finding_sentence(finding, measurements), warnings)
+            add_sentence(grounded, section, finding_sentence(finding, measurements), warnings)
     if _IMPRESSION not in grounded:
         return
     concluded = read_findings(grounded[_IMPRESSION])
     names = [finding["name"] for finding in present]
     missing = [BY_NAME[name].label for name in ABNORMAL if name in names and not concluded[name]]
     if missing:
-        _add(grounded, _IMPRESSION, f"Abnormal EEG because of {_listed(missing, 'and')}.", warnings)
-
-
-def _add(grounded: dict[str, str], section: str, sentence: str, warnings: list[str]) -> None:
-    grounded[section] = f"{grounded[section]} {sentence}".strip()
-    warnings.append(f'{section}: "{sentence}" was added from the findings.')
-
-
-def _listed(words: Sequence[str], joint: str) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joint} {words[-1]}"
+        add_sentence(grounded, _IMPRESSION, f"Abnormal EEG because of {listed(missing, 'and')}.", warnings)
 
 
 def finding_sentence(finding: Mapping[str, Any], measurements: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -320,4 +281,4 @@ def _plain(section: str, state: Mapping[str, bool], unjudged: frozenset[str]) ->
         return UNASSESSABLE
     labels = [BY_NAME[name].label for name in absent]
     verb = "were" if labels[-1].endswith("s") and labels[-1] != "drowsiness" else "was"
-    return f"No {_listed(labels, 'or')} {verb} found."
+    return f"No {listed(labels, 'or')} {verb} found."

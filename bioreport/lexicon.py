@@ -1,15 +1,14 @@
 """Findings read out of a report's text by a small lexicon with negation.
 
 Each sentence is cut into clauses; in a clause a mention of a finding is affirmed unless a cue denies it,
-makes it uncertain or puts it into the past (after NegEx, Chapman 2001, and ConText, Harkema 2009).
+makes it uncertain or puts it into the past (`bioreport.negation`).
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import pairwise
 
 from bioreport.findings import EEG_NAMES
+from bioreport.negation import Statement, clauses_of, fold, sentences_of, status_of
 
 _LOBE = (
     r"(?:fronto|temporo|centro|parieto|occipito)?[- ]?"
@@ -101,46 +100,7 @@ _ASYMMETRY = re.compile(
 _SYMMETRY = re.compile(r"(?<!not )(?<!no longer )\bsymmetric(?:al(?:ly)?)?\b|\bsymmetry\b", re.IGNORECASE)
 _POSTERIOR = re.compile(r"posterior|occipital|alpha|\bpdr\b|background|dominant rhythm", re.IGNORECASE)
 
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[^a-z])|\n+")
-_CLAUSE = re.compile(
-    r";|:|,? \b(?:but|however|although|though|except(?: for)?|whereas|while|yet|nevertheless|apart from|"
-    r"aside from|other than)\b|,? which\b|, (?:and )?(?:there (?:is|are|was|were))\b",
-    re.IGNORECASE,
-)
-_BEFORE = re.compile(
-    r"\b(?:no(?! longer)|not|without|neither|nor|never|absence of|absent|free of|free from|negative for"
-    r"|lack(?:s|ed|ing)?"
-    r"(?: of)?|fail\w* to|den(?:y|ies|ied)|rather than|ruled out|devoid of|instead of|cannot)\b",
-    re.IGNORECASE,
-)
-_AFTER = re.compile(
-    r"\b(?:(?:is|are|was|were|be|been|could|did|do|does|has|have|had)(?: \w+)? ?"
-    r"(?:not|never)(?! (?:well|fully|symmetric|always|only|as)\w*)|cannot|absent|lacking|denied|ruled out"
-    r"|excluded|not (?:seen|recorded|present|found|observed|identified|noted|evident))\b",
-    re.IGNORECASE,
-)
-_UNCERTAIN = re.compile(
-    r"\b(?:possibl[ey]|probabl[ey]|suspected|suspicious|questionable|equivocal|may|might|could"
-    r" (?:be|represent)"
-    r"|suggest\w*|cannot (?:be )?(?:exclude[d]?|rule[d]? out)|versus|vs|unclear|consider|differential|if)\b",
-    re.IGNORECASE,
-)
-_PAST = re.compile(
-    r"\b(?:history|prior|previous(?:ly)?|past|known|reported|earlier|indication|reason for"
-    r"|compared (?:to|with)|"
-    r"referred for|evaluation|rule out|last (?:eeg|study|recording)|years? ago|medication)\b",
-    re.IGNORECASE,
-)
-_NOT_ABOUT_THE_RECORDING = re.compile(r"history|indication|comparison|reason|medication", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One mention: finding, ``"present"``, ``"denied"``, ``"uncertain"`` or ``"past"``, and its clause."""
-
-    name: str
-    status: str
-    clause: str
+_HEADING = re.compile(r"^\s*(?:#+ .*|[A-Z][A-Z /]+:?\s*)$", re.MULTILINE)
 
 
 def read_findings(sections: Mapping[str, str] | str) -> dict[str, bool | None]:
@@ -157,45 +117,29 @@ def read_findings(sections: Mapping[str, str] | str) -> dict[str, bool | None]:
         Every name of `EEG_FINDINGS`: True where the text states it at least once, False where it only
         denies it, None where it says nothing certain of it.
     """
-    read: dict[str, bool | None] = dict.fromkeys(EEG_NAMES)
-    for statement in read_statements(sections):
-        if statement.status == "present":
-            read[statement.name] = True
-        elif statement.status == "denied" and read[statement.name] is None:
-            read[statement.name] = False
-    return read
+    return fold(read_statements(sections), EEG_NAMES)
 
 
 def read_statements(sections: Mapping[str, str] | str) -> list[Statement]:
     """Return every mention of a finding with what is said of it, in the order of the text."""
-    if isinstance(sections, str):
-        texts = [re.sub(r"^\s*(?:#+ .*|[A-Z][A-Z /]+:?\s*)$", "", sections, flags=re.MULTILINE)]
-    else:
-        texts = [text for name, text in sections.items() if not _NOT_ABOUT_THE_RECORDING.search(name)]
-    statements = []
-    for text in texts:
-        for sentence in _SENTENCE.split(text):
-            clean = _NEVER.sub(" ", sentence)
-            for clause in _clauses(clean):
-                statements += _read_clause(clause)
-    return statements
-
-
-def _clauses(sentence: str) -> list[str]:
-    cuts = [0, *(match.start() for match in _CLAUSE.finditer(sentence)), len(sentence)]
-    return [sentence[a:b] for a, b in pairwise(cuts) if sentence[a:b].strip()]
+    return [
+        statement
+        for sentence in sentences_of(sections, _HEADING)
+        for clause in clauses_of(_NEVER.sub(" ", sentence))
+        for statement in _read_clause(clause)
+    ]
 
 
 def _read_clause(clause: str) -> list[Statement]:
     statements = _read_symmetry(clause)
     for match in _BOTH.finditer(clause):
-        status = _status(clause, match.start(), match.end())
+        status = status_of(clause, match.start(), match.end())
         kind = _SLOWING if re.fullmatch(_SLOW, match["what"], re.IGNORECASE) else _DISCHARGES
         statements += [Statement(name, status, clause.strip()) for name in kind]
     rest = _BOTH.sub(lambda match: "." * len(match[0]), clause)
     for name, pattern in _COMPILED.items():
         for match in pattern.finditer(rest):
-            status = _status(rest, match.start(), match.end())
+            status = status_of(rest, match.start(), match.end())
             if name == "posterior_dominant_rhythm" and re.search(
                 r"symmetry (?:of|in) (?:the )?$", rest[: match.start()]
             ):
@@ -205,7 +149,7 @@ def _read_clause(clause: str) -> list[Statement]:
             statements += [Statement(meant, status, clause.strip()) for meant in names]
     bare = re.search(r"\bslowing\b", rest, re.IGNORECASE)
     if bare and not any(statement.name in _SLOWING for statement in statements):
-        status = _status(rest, bare.start(), bare.end())
+        status = status_of(rest, bare.start(), bare.end())
         # "no slowing" denies both kinds; slowing without a place is the background's
         named = _SLOWING if status == "denied" else _SLOWING[:1]
         statements += [Statement(name, status, clause.strip()) for name in named]
@@ -233,28 +177,10 @@ def _read_symmetry(clause: str) -> list[Statement]:
     if not _POSTERIOR.search(clause):
         return []
     for match in _ASYMMETRY.finditer(clause):
-        return [Statement("posterior_asymmetry", _status(clause, match.start(), match.end()), clause.strip())]
+        return [
+            Statement("posterior_asymmetry", status_of(clause, match.start(), match.end()), clause.strip())
+        ]
     even = _SYMMETRY.search(clause)
-    if even is None or _status(clause, even.start(), even.end()) != "present":
+    if even is None or status_of(clause, even.start(), even.end()) != "present":
         return []
     return [Statement("posterior_asymmetry", "denied", clause.strip())]
-
-
-def _status(clause: str, start: int, end: int) -> str:
-    before, after = clause[:start], clause[end:]
-    if _PAST.search(before[-60:]):
-        return "past"
-    if re.search(
-        r"cannot (?:be )?(?:exclude|rule)|not (?:be )?(?:excluded|ruled out)", clause, re.IGNORECASE
-    ):
-        return "uncertain"
-    cues = list(_BEFORE.finditer(before))
-    if cues and not re.search(
-        r"\b(?:with|showing|shows|shown|due to|because of)\b", before[cues[-1].end() :]
-    ):
-        return "denied"
-    if _AFTER.search(after):
-        return "denied"
-    if _UNCERTAIN.search(before[-40:]) or re.search(r"\bversus\b|\bvs\b|\?", after[:25], re.IGNORECASE):
-        return "uncertain"
-    return "present"

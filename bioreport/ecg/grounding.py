@@ -1,0 +1,272 @@
+"""ECG text against evidence: what a report says and what was found must agree.
+
+Per sentence: a finding that is asserted and absent, denied and present, or spoken of and not judged takes
+the sentence out, as do leads and territories of which the finding is not; a number must be supported
+(`bioreport.ecg.claims`), a remark borne out (`bioreport.ecg.remarks`). A critical statement stays only where
+the finding is present. What is found and then no longer said is added in plain words. Every change is a
+warning of the report.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bioreport.ecg.claims import support
+from bioreport.ecg.criteria import TERRITORIES
+from bioreport.ecg.leads import CHEST_LEADS, LEADS, in_order
+from bioreport.ecg.lexicon import Mention, mentions_in, read_findings
+from bioreport.ecg.patterns import LEAD
+from bioreport.ecg.plain import ABNORMAL, IMPRESSION, PLACED, RATES, finding_sentence, home_of, plain
+from bioreport.ecg.remarks import Evidence, unfounded_remark
+from bioreport.findings import BY_NAME, CRITICAL
+from bioreport.sentences import MAY_END, add_sentence, listed, split_sentences
+
+UNREMARKABLE = "No abnormality was found."
+OTHERWISE = "No other abnormality was found."
+PARTLY = "No abnormality was found in what could be judged."
+# units and leads that end a sentence: "PR 160 ms. QRS 90 ms.", "in aVL and I. T waves"
+_MAY_END = MAY_END | {"ms", "st", "i", "t", "p", "q"}
+_ECG = r"(?:ECG|EKG|electrocardiogram|tracing|study|recording)"
+_NORMAL = re.compile(
+    rf"\b(?<!otherwise )(?:normal|unremarkable)(?: 12-lead| resting)? {_ECG}\b|\b{_ECG} (?:is |was )?(?:within )?normal\b"
+    r"|^\W*(?:within )?normal(?: limits)?\W*$|\bno (?:definite |significant )?abnormalit",
+    re.IGNORECASE,
+)
+_OTHERWISE = re.compile(
+    r"\botherwise (?:normal|unremarkable)|\bno (?:other|further) abnormalit", re.IGNORECASE
+)
+_ABNORMAL = re.compile(
+    rf"\babnormal (?:\w+,? ){{0,3}}{_ECG}\b|\b{_ECG} (?:is |was )?abnormal\b", re.IGNORECASE
+)
+_URGENT = re.compile(r"\b(?:urgent|emergent|immediate|emergency)(?:ly)?\b", re.IGNORECASE)
+_LEADS = re.compile(
+    rf"(?<![\w'])(?<!type )(?<!mobitz )(?P<first>{LEAD})(?:\s?(?:[-–]|to|through)\s?(?P<last>{LEAD}|[2-6]))?(?![\w'])",
+    re.IGNORECASE,
+)
+_TERRITORY = re.compile(r"\b(?:antero|infero)?-?(?:inferior|septal|anterior|lateral)(?:ly)?\b", re.IGNORECASE)
+_SPELLING = {lead.upper(): lead for lead in LEADS}
+
+
+def ground(
+    sections: Mapping[str, str], findings: Sequence[Mapping[str, Any]], measurements: Mapping[str, Any]
+) -> tuple[dict[str, str], list[str]]:
+    """Make an ECG report's text agree with its findings and measurements.
+
+    Parameters
+    ----------
+    sections : dict
+        Name to text.
+    findings : sequence of dict
+        The report's findings; one that is not listed was not judged and is neither stated nor denied.
+    measurements : dict
+        `bioreport.ecg.measure.measure_ecg`, or ``{"recordings": [...]}`` with one for each recording.
+
+    Returns
+    -------
+    sections : dict
+        The same names in the same order, no text empty.
+    warnings : list of str
+        One sentence for each change.
+    """
+    known = list(measurements.get("recordings") or [measurements])
+    evidence = Evidence({finding["name"]: bool(finding["present"]) for finding in findings}, known)
+    warnings: list[str] = []
+    grounded: dict[str, str] = {}
+    for name, text in sections.items():
+        kept: list[str] = []
+        for sentence in split_sentences(text, _MAY_END):
+            mentions = mentions_in(sentence)
+            problem = (
+                _contradiction(mentions, evidence)
+                or _wrong_verdict(sentence, " ".join([*kept, sentence]), evidence)
+                or unfounded_remark(sentence, evidence)
+                or _wrong_place(sentence, mentions, findings)
+            )
+            if problem:
+                warnings.append(f'{name}: withheld "{sentence}", {problem}.')
+                continue
+            supported, problems = support(sentence, findings, known)
+            if supported is None:
+                warnings.append(f'{name}: withheld "{sentence}", {problems[0]}.')
+                continue
+            warnings += [f"{name}: {problem}." for problem in problems]
+            kept.append(supported)
+        grounded[name] = " ".join(kept)
+    _conclude(grounded, sections.get(IMPRESSION, ""), evidence)
+    _state_missing(grounded, findings, known, warnings)
+    for name, text in grounded.items():
+        if not text:
+            grounded[name] = plain(name, evidence.state, known)
+    return grounded, warnings
+
+
+def _contradiction(mentions: Sequence[Mention], evidence: Evidence) -> str | None:
+    for mention in mentions:
+        name, label = mention.name, BY_NAME[mention.name].label
+        present = evidence.state.get(name)
+        if name in CRITICAL and mention.status in ("present", "uncertain") and not present:
+            why = "with which the measurement does not agree" if present is False else _why(name, evidence)
+            return f"the model said {label}, a critical statement {why}"
+        if mention.status not in ("present", "denied"):
+            continue
+        stated = mention.status == "present"
+        if present is None:
+            return f"it {'states' if stated else 'denies'} {label}, {_why(name, evidence)}"
+        if stated != present:
+            return (
+                f"it states {label}, which was not found" if stated else f"it denies {label}, which was found"
+            )
+    return None
+
+
+def _why(name: str, evidence: Evidence) -> str:
+    """Why a finding was not judged, as a clause that follows its name."""
+    if not any(measured.get("usable_seconds", 1) for measured in evidence.measurements):
+        return "and hardly anything of the recording could be measured"
+    if not any(measured.get("rate", 1) for measured in evidence.measurements):
+        return "which cannot be judged without beats"
+    if evidence.has("paced_rhythm", "ventricular_tachycardia", "complete_av_block"):
+        return "which cannot be judged in this rhythm"
+    return "which the leads that are there and their quality do not allow to judge"
+
+
+# ---- verdict ----
+
+
+def _is_judged(evidence: Evidence) -> bool:
+    """Whether enough was judged to call a recording normal: everything that would make it abnormal."""
+    return all(name in evidence.state for name in ABNORMAL)
+
+
+def _wrong_verdict(sentence: str, said: str, evidence: Evidence) -> str | None:
+    """What is wrong with the sentence's verdict; `said` is its section up to its end."""
+    abnormal = [BY_NAME[name].label for name in (*ABNORMAL, *RATES) if evidence.state.get(name)]
+    if _ABNORMAL.search(sentence) and not abnormal:
+        return "it calls the recording abnormal, but no abnormality was found"
+    otherwise = _OTHERWISE.search(sentence) is not None
+    if otherwise:
+        read = read_findings(said)
+        named = [BY_NAME[name].label for name, stated in read.items() if stated]
+        abnormal = [label for label in abnormal if label not in named]
+    if otherwise or _NORMAL.search(sentence):
+        if abnormal:
+            return f"it calls the recording normal, but {abnormal[0]} was found"
+        if not _is_judged(evidence) and PARTLY not in sentence:
+            return "it calls the recording normal, but not enough of it could be judged"
+    if _URGENT.search(sentence) and not evidence.has(*CRITICAL):
+        return "it calls for urgency, but no critical finding was found"
+    return None
+
+
+def _conclude(grounded: dict[str, str], written: str, evidence: Evidence) -> None:
+    """Give an impression whose verdict was withheld one that stands: without, a reader would have to guess."""
+    verdict = any(pattern.search(written) for pattern in (_NORMAL, _OTHERWISE, _ABNORMAL))
+    kept = grounded.get(IMPRESSION, "")
+    left = any(pattern.search(kept) for pattern in (_NORMAL, _OTHERWISE, _ABNORMAL))
+    if IMPRESSION not in grounded or left or not (verdict or not kept):
+        return
+    if evidence.has(*ABNORMAL) or not any(name in evidence.state for name in ABNORMAL):
+        return
+    plain_one = PARTLY if not _is_judged(evidence) else OTHERWISE if evidence.has(*RATES) else UNREMARKABLE
+    if plain_one == OTHERWISE:
+        rate = next(name for name in RATES if evidence.state.get(name))
+        said = read_findings(kept)[rate]
+        lead = "" if said else f"{BY_NAME[rate].label.capitalize()}. "
+        grounded[IMPRESSION] = f"{kept} {lead}{OTHERWISE}".strip()
+        return
+    grounded[IMPRESSION] = f"{plain_one} {kept}".strip()
+
+
+# ---- places ----
+
+
+def _wrong_place(
+    sentence: str, mentions: Sequence[Mention], findings: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """What is wrong where leads or a territory beside a finding are not those in which it was found."""
+    found = {finding["name"]: set(finding.get("channels") or ()) for finding in findings}
+    named: dict[str, set[str]] = {}
+    for match in _LEADS.finditer(sentence):
+        owner = _owner(match.start(), mentions)
+        if owner is not None:
+            named.setdefault(owner.name, set()).update(_expanded(match))
+    for name, leads in named.items():
+        if leads != found.get(name, set()):
+            return _places(name, found.get(name, set()))
+    for match in _TERRITORY.finditer(sentence):
+        owner = next((m for m in mentions if m.start <= match.start() < m.end), None)
+        owner = (
+            owner
+            or next((m for m in mentions if m.start >= match.end()), None)
+            or _owner(match.start(), mentions)
+        )
+        if owner is None or owner.status != "present" or owner.name not in PLACED:
+            continue
+        leads = found.get(owner.name, set())
+        if leads and not leads & _leads_of(match[0].lower()):
+            return _places(owner.name, leads)
+    return None
+
+
+def _owner(place: int, mentions: Sequence[Mention]) -> Mention | None:
+    """The finding whose place a word tells: the last one before it, else the first one behind."""
+    before = [mention for mention in mentions if mention.start <= place]
+    owner = before[-1] if before else mentions[0] if mentions else None
+    return owner if owner is not None and owner.status == "present" and owner.name in PLACED else None
+
+
+def _expanded(match: re.Match[str]) -> set[str]:
+    first = _SPELLING[_long(match["first"])]
+    if not match["last"]:
+        return {first}
+    last = match["last"]
+    last = _SPELLING[f"V{last}" if last.isdigit() else _long(last)]
+    if first in CHEST_LEADS and last in CHEST_LEADS:
+        return set(CHEST_LEADS[CHEST_LEADS.index(first) : CHEST_LEADS.index(last) + 1])
+    return {first, last}
+
+
+def _long(lead: str) -> str:
+    upper = lead.upper()
+    return f"A{upper}" if upper in ("VR", "VL", "VF") else upper
+
+
+def _leads_of(territory: str) -> set[str]:
+    return {lead for name, leads in TERRITORIES.items() if name[:5] in territory for lead in leads}
+
+
+def _places(name: str, leads: set[str]) -> str:
+    label = BY_NAME[name].label
+    if not leads:
+        return f"no lead is known in which {label} was found"
+    return f"{label} was found in {listed(in_order(leads))}"
+
+
+# ---- what is missing ----
+
+
+def _state_missing(
+    grounded: dict[str, str],
+    findings: Sequence[Mapping[str, Any]],
+    measurements: Sequence[Mapping[str, Any]],
+    warnings: list[str],
+) -> None:
+    """Add a plain sentence for each present finding that the text no longer states, and to the impression
+    one for the abnormal ones that are missing there."""
+    present = {f["name"]: f for f in findings if f["present"] and f["name"] in BY_NAME}
+    for name, finding in present.items():
+        # read anew: one sentence may state what the next would, as a tachycardia states its rate
+        if grounded and not read_findings(grounded)[name]:
+            add_sentence(grounded, home_of(name, grounded), finding_sentence(finding, measurements), warnings)
+    if IMPRESSION not in grounded:
+        return
+    concluded = read_findings(grounded[IMPRESSION])
+    missing = [BY_NAME[name].label for name in ABNORMAL if name in present and not concluded[name]]
+    if not missing:
+        return
+    if _ABNORMAL.search(grounded[IMPRESSION]):
+        also = "are" if len(missing) > 1 or missing[0].endswith(("contractions", "waves")) else "is"
+        sentence = f"{missing[0][0].upper()}{missing[0][1:]}{listed(missing)[len(missing[0]) :]} {also} also present."
+    else:
+        sentence = f"Abnormal ECG because of {listed(missing)}."
+    add_sentence(grounded, IMPRESSION, sentence, warnings)
