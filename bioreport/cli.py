@@ -88,8 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
     tokenize.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     _verbosity(tokenize)
 
-    train = commands.add_parser("train", help="train the projector for a frozen LLM, or an ECG tokenizer")
-    train.add_argument("what", nargs="?", choices=("projector", "tokenizer"), default="projector")
+    train = commands.add_parser("train", help="train a projector for a frozen LLM, MEIT, or an ECG tokenizer")
+    train.add_argument("what", nargs="?", choices=("projector", "tokenizer", "meit"), default="projector")
     train.add_argument("manifest", type=Path)
     train.add_argument(
         "--quantizer",
@@ -107,6 +107,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--model", default="bioreport-tiny", metavar="NAME|DIR", help="bundle the encoder comes from"
     )
     train.add_argument(
+        "--template",
+        choices=("published", "chat"),
+        help="of MEIT: the published text or the LLM's own (default: its own where it has one)",
+    )
+    train.add_argument(
+        "--max-length",
+        type=_positive,
+        default=256,
+        metavar="TOKENS",
+        help="of MEIT: prompt and report together (default: 256)",
+    )
+    train.add_argument(
+        "--full", action="store_true", help="of MEIT: all weights of the LLM learn, in place of LoRA"
+    )
+    train.add_argument(
         "--projector",
         default="sequence-perceiver",
         choices=("linear", "sequence", "perceiver", "sequence-perceiver"),
@@ -115,9 +130,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--tokens", type=Path, metavar="DIR", help="folder that `encode` wrote, not to encode again"
     )
-    train.add_argument("--epochs", type=_positive, default=10)
-    train.add_argument("--batch-size", type=_positive, help="default: 4, of a tokenizer 32")
-    train.add_argument("--lr", type=_rate, help="default: 1e-4, of a tokenizer 1e-3")
+    train.add_argument("--epochs", type=_positive, help="default: 10, of MEIT 5")
+    train.add_argument("--batch-size", type=_positive, help="default: 4, of a tokenizer 32, of MEIT 64")
+    train.add_argument("--lr", type=_rate, help="default: 1e-4, of a tokenizer 1e-3, of MEIT 2e-5")
     train.add_argument("--max-steps", type=_positive)
     train.add_argument("--save-every", type=_positive, default=100, metavar="STEPS")
     train.add_argument("--seed", type=_seed, default=5)

@@ -235,10 +235,12 @@ def encode(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Train a projector and its special tokens for a frozen LLM, or an ECG tokenizer."""
+    """Train a projector and its special tokens for a frozen LLM, or MEIT, or an ECG tokenizer."""
     _quiet_libraries(options)
     if options.what == "tokenizer":
         return _train_tokenizer(options)
+    if options.what == "meit":
+        return _train_meit(options, parser)
     from bioreport.train import train as train_projector
 
     result = train_projector(
@@ -247,7 +249,7 @@ def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         projector=options.projector,
         out=options.output,
         encoder_bundle=options.model,
-        epochs=options.epochs,
+        epochs=options.epochs or 10,
         batch_size=options.batch_size or 4,
         lr=options.lr or 1e-4,
         max_steps=options.max_steps,
@@ -265,6 +267,38 @@ def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 1 if result.errors else 0
 
 
+def _train_meit(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from bioreport.meit import train_meit
+
+    if options.llm is None:
+        parser.error("train meit needs a language model: --llm ID|DIR")
+    recipe = {name: getattr(options, name) for name in ("epochs", "batch_size", "lr")}
+    result = train_meit(
+        options.manifest,
+        out=options.output,
+        llm=options.llm,
+        full=options.full,
+        template=options.template,
+        max_length=options.max_length,
+        max_steps=options.max_steps,
+        save_every=options.save_every,
+        seed=options.seed,
+        device=options.device,
+        dtype=options.dtype,
+        resume=not options.no_resume,
+        progress=not options.quiet,
+        **{name: value for name, value in recipe.items() if value is not None},
+    )
+    for error in result.errors:
+        _fail(error)
+    if result.cut:
+        _say(options, f"{result.cut} reports were cut at --max-length {options.max_length}.")
+    losses = [f"loss {result.losses[-1]:.3f}", *(f"validation {v:.3f}" for v in result.validation[-1:])]
+    written = f"{result.folder}: written after {len(result.losses)} steps ({', '.join(losses)})"
+    _say(options, f"{written}; use it with `bioreport generate FILE --model {result.folder}`")
+    return 1 if result.errors else 0
+
+
 def _train_tokenizer(options: argparse.Namespace) -> int:
     from bioreport.ecg.tokenizer import measure, read_windows, save_tokenizer, train_tokenizer
     from bioreport.encoders.ecg_autoencoder import TokenizerConfig
@@ -279,7 +313,7 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
         for own in (True, False)
     )
     windows, batch_size = read_windows(learned, config.stride), options.batch_size or 32
-    steps = options.max_steps or options.epochs * -(-len(windows) // batch_size)
+    steps = options.max_steps or (options.epochs or 10) * -(-len(windows) // batch_size)
     model = train_tokenizer(
         windows, config, steps=steps, batch_size=batch_size, lr=options.lr or 1e-3, seed=options.seed
     )

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tqdm import tqdm
 
+from bioreport.ecg.wfdb_header import header_path, record_files
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence, read_evidence
 from bioreport.files import write_atomically
@@ -40,7 +41,8 @@ def recording_key(path: Path, encoding_key: str) -> str:
     ----------
     path : Path
         The file; companions of the same stem (BrainVision's ``.eeg``, EEGLAB's ``.fdt``) and BIDS sidecars
-        count as part of it.
+        count as part of it. Of a WFDB record its header, one of its signal files or its name: header,
+        segments and signal files count, and the key is the same.
     encoding_key : str
         `Bundle.encoding_key`.
 
@@ -50,14 +52,8 @@ def recording_key(path: Path, encoding_key: str) -> str:
         Where the file cannot be read.
     """
     digest = hashlib.sha256(f"{STORE_VERSION} {encoding_key}".encode())
-    stem = path.name.removesuffix(path.suffix)
-    companions = [path.with_name(stem + ending) for ending in _SIDECARS]
-    if stem.endswith("_eeg"):
-        companions.append(path.with_name(stem.removesuffix("_eeg") + "_channels.tsv"))
     try:
-        for file in [path] + [
-            companion for companion in companions if companion.is_file() and companion != path
-        ]:
+        for file in _files(path):
             with open(file, "rb") as handle:
                 digest.update(file.suffix.encode())
                 for block in iter(partial(handle.read, 1 << 20), b""):
@@ -68,6 +64,21 @@ def recording_key(path: Path, encoding_key: str) -> str:
             path, f"cannot be read ({reason})", "give a recording that exists and is readable"
         ) from error
     return digest.hexdigest()
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """A recording's file, then those that are part of it as far as they are there."""
+    header = header_path(path)
+    yield header or path
+    if header is not None:
+        # one that is missing is told of where the record is opened
+        yield from (part for part in record_files(header)[1:] if part.is_file())
+        return
+    stem = path.name.removesuffix(path.suffix)
+    companions = [path.with_name(stem + ending) for ending in _SIDECARS]
+    if stem.endswith("_eeg"):
+        companions.append(path.with_name(stem.removesuffix("_eeg") + "_channels.tsv"))
+    yield from (file for file in companions if file.is_file() and file != path)
 
 
 class TokenStore:
@@ -235,20 +246,52 @@ def encode_manifest(
     list of InputError
         One for each recording that could not be used; the others are in the store.
     """
-    store = TokenStore(directory)
-    encoding = bundle.encoding_key()
-    paths = list(dict.fromkeys(path for entry in entries for path in entry.recordings))
+
+    def read(path: Path) -> Evidence:
+        return read_evidence(open_recording(path), bundle, statistics=statistics)
+
+    paths = [path for entry in entries for path in entry.recordings]
+    return fill_store(TokenStore(directory), paths, bundle.encoding_key(), read, progress=progress)
+
+
+def fill_store(
+    store: TokenStore,
+    paths: Iterable[Path],
+    encoding_key: str,
+    read: Callable[[Path], Evidence],
+    *,
+    progress: bool = False,
+) -> list[InputError]:
+    """Read every recording that the store does not hold yet.
+
+    Parameters
+    ----------
+    store : TokenStore
+    paths : iterable of Path
+        Each is read once.
+    encoding_key : str
+        Of what `read` makes of a recording, see `recording_key`.
+    read : callable
+        Raises InputError where a recording cannot be used.
+    progress : bool
+        Show a bar on stderr.
+
+    Returns
+    -------
+    list of InputError
+        One for each recording that could not be used; the others are in the store.
+    """
     errors: list[InputError] = []
     waiting: list[tuple[Path, str, Evidence]] = []
     queued: set[str] = set()
     try:
-        for path in tqdm(paths, disable=not progress, unit="recording", desc="encode"):
+        for path in tqdm(list(dict.fromkeys(paths)), disable=not progress, unit="recording", desc="encode"):
             key = None
             try:
-                key = recording_key(path, encoding)
+                key = recording_key(path, encoding_key)
                 if key in store or key in queued:
                     continue
-                evidence = read_evidence(open_recording(path), bundle, statistics=statistics)
+                evidence = read(path)
             except InputError as error:
                 logger.info("%s", error)
                 errors.append(error)

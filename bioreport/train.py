@@ -5,37 +5,31 @@ folder ``OUT.training`` beside it holds the tokens and the checkpoint, and may b
 """
 
 import hashlib
-import io
-import json
 import logging
-import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
 from bioreport.bundle import Bundle, load_bundle, save_bundle
 from bioreport.errors import InputError
-from bioreport.files import write_atomically
 from bioreport.llm import load_llm
 from bioreport.manifest import Entry, read_manifest
 from bioreport.pipeline import merge_parts, prompt_for
 from bioreport.projectors import build_projector
 from bioreport.prompts import SECTIONS, layout_for
 from bioreport.tokens import TokenStore, encode_manifest, recording_key
+from bioreport.training import VALIDATION, TrainingRun
 
 if TYPE_CHECKING:
     from bioreport.fusion import PrefixFusion
 
 logger = logging.getLogger(__name__)
-VALIDATION = frozenset({"val", "valid", "validation", "dev"})
 # so that the model also writes reports of patients whose history nobody gave
 HISTORY_LEFT_OUT = 0.25
 # so that the signal's embeddings learn to say what the facts say; a prompt that always held them would teach
@@ -174,32 +168,14 @@ def train(
         max_steps=max_steps,
         kind=projector,
     )
-    checkpoint = work / "checkpoint.pt"
-    if not resume:
-        checkpoint.unlink(missing_ok=True)
-    elif checkpoint.is_file():
-        run.load(checkpoint)
-    bar = tqdm(total=run.total_steps, initial=run.step, disable=not progress, unit="step", desc="train")
-    try:
-        began, seen = time.perf_counter(), 0
-        while run.step < run.total_steps:
-            loss, samples = run.advance()
-            seen += samples
-            bar.set_postfix(
-                loss=f"{loss:.3f}",
-                refresh=False,
-                **{"samples/s": f"{seen / (time.perf_counter() - began):.1f}"},
-            )
-            bar.update()
-            if run.at_epoch_end() and validating:
-                run.validation.append(mean_loss(fusion, validating, batch_size))
-                logger.info("epoch %d: validation loss %.4f", run.epoch, run.validation[-1])
-            if run.step % save_every == 0 or run.step == run.total_steps:
-                run.save(checkpoint)
-            if on_step is not None:
-                on_step(run.step, loss)
-    finally:
-        bar.close()
+    run.follow(
+        work / "checkpoint.pt",
+        resume=resume,
+        save_every=save_every,
+        validate=partial(mean_loss, fusion, validating, batch_size) if validating else None,
+        progress=progress,
+        on_step=on_step,
+    )
     bundle.name = out.name
     save_bundle(bundle, out)
     return Result(out, run.losses, run.validation, errors)
@@ -278,158 +254,35 @@ def _digest(samples: Sequence[Sample]) -> str:
     return digest.hexdigest()
 
 
-def learning_rate_factor(step: int, total: int, warmup: float) -> float:
-    """Linear warm-up over a share of the steps, then linear decay to zero at `total`."""
-    rising = max(1, round(total * warmup))
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return max(0.0, (total - step) / max(1, total - rising))
-
-
-class Run:
-    """A training run that can stop after any step and go on to the same bits."""
+class Run(TrainingRun):
+    """A run of what `read_samples` gives; ``kind`` is the projector's, the rest `TrainingRun`'s."""
 
     def __init__(
-        self,
-        fusion: "PrefixFusion",
-        samples: Sequence[Sample],
-        *,
-        seed: int,
-        epochs: int,
-        batch_size: int,
-        lr: float,
-        weight_decay: float,
-        warmup: float,
-        clip: float,
-        max_steps: int | None,
-        kind: str,
+        self, fusion: "PrefixFusion", samples: Sequence[Sample], *, kind: str, **settings: Any
     ) -> None:
-        self.fusion, self.samples, self.seed, self.batch_size, self.clip = (
-            fusion,
-            samples,
-            seed,
-            batch_size,
-            clip,
-        )
-        self.steps_per_epoch = math.ceil(len(samples) / batch_size)
-        self.total_steps = min(epochs * self.steps_per_epoch, max_steps or epochs * self.steps_per_epoch)
-        self.step = 0
-        self.losses: list[float] = []
-        self.validation: list[float] = []
-        learning = trained_parameters(fusion)
-        self.parameters = list(learning.values())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=weight_decay)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: learning_rate_factor(step, self.total_steps, warmup)
-        )
-        # what must be the same for a checkpoint to go on from
-        self.settings = json.dumps(
-            {
-                "projector": kind, "shapes": {key: list(p.shape) for key, p in learning.items()},
-                "data": _digest(samples), "batch_size": batch_size, "total_steps": self.total_steps, "lr": lr,
-                "weight_decay": weight_decay, "warmup": warmup, "clip": clip, "seed": seed,
-            },
-            sort_keys=True,
-        )  # fmt: skip
-        torch.manual_seed(seed + 1)
-
-    @property
-    def epoch(self) -> int:
-        """Whole epochs done."""
-        return self.step // self.steps_per_epoch
-
-    def at_epoch_end(self) -> bool:
-        """Whether an epoch, or the run, has just ended."""
-        return self.step % self.steps_per_epoch == 0 or self.step == self.total_steps
+        self.fusion, self.samples = fusion, samples
+        identity = {"projector": kind, "data": _digest(samples)}
+        super().__init__(fusion, len(samples), identity=identity, **settings)
 
     def batch(self) -> list[tuple[Sample, str]]:
         """Samples of the next step with the prompt each is shown: from seed and step alone."""
-        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(self.samples), generator=draw).tolist()
+        draw = self.draw()
+        chosen = self.chosen(draw)
         without_history, without_facts = (
             (torch.rand(len(self.samples), generator=draw) < share).tolist()
             for share in (HISTORY_LEFT_OUT, FACTS_LEFT_OUT)
         )
-        first = self.step % self.steps_per_epoch * self.batch_size
-        chosen = order[first : first + self.batch_size]
         return [
             (self.samples[i], self.samples[i].prompts[without_history[i] + 2 * without_facts[i]])
             for i in chosen
         ]
 
-    def advance(self) -> tuple[float, int]:
-        """Do one step; returns its loss and its number of samples."""
+    def learn(self) -> tuple[float, int]:
+        """Gradients of the next step; returns its loss and its number of samples."""
         batch = self.batch()
-        self.fusion.train()
-        self.optimizer.zero_grad(set_to_none=True)
         loss = loss_of(self.fusion, [sample for sample, _ in batch], [prompt for _, prompt in batch])
         loss.backward()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise InputError(
-                "training",
-                f"the loss is {value} at step {self.step + 1}",
-                "lower --lr or use --dtype float32",
-            )
-        nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.optimizer.step()
-        self.scheduler.step()
-        self.step += 1
-        self.losses.append(value)
-        return value, len(batch)
-
-    def save(self, path: Path) -> None:
-        """Write the checkpoint in one step."""
-        content = io.BytesIO()
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        torch.save(
-            {
-                "settings": self.settings,
-                "step": self.step,
-                "losses": self.losses,
-                "validation": self.validation,
-                "weights": {key: p.detach().cpu() for key, p in trained_parameters(self.fusion).items()},
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(),
-                "rng": torch.get_rng_state(),
-                "cuda_rng": cuda,
-            },
-            content,
-        )
-        write_atomically(path, content.getvalue())
-
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint; raises InputError where it is damaged or of another run."""
-        anew = "start anew with --no-resume, or choose another -o"
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            settings = state["settings"]
-        except (
-            OSError,
-            RuntimeError,
-            EOFError,
-            ValueError,
-            LookupError,
-            TypeError,
-            UnpicklingError,
-        ) as error:
-            raise InputError(path, "cannot be read as a checkpoint", anew) from error
-        if settings != self.settings:
-            raise InputError(path, "belongs to a run with other settings or data", anew)
-        with torch.no_grad():
-            for key, parameter in trained_parameters(self.fusion).items():
-                parameter.copy_(state["weights"][key])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.step, self.losses, self.validation = state["step"], state["losses"], state["validation"]
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-
-
-def trained_parameters(fusion: "PrefixFusion") -> dict[str, nn.Parameter]:
-    """Projector's and special tokens' parameters, by name: all that learns."""
-    return {key: p for key, p in fusion.named_parameters() if p.requires_grad and not key.startswith("llm.")}
+        return float(loss.detach()), len(batch)
 
 
 def loss_of(fusion: "PrefixFusion", samples: Sequence[Sample], prompts: Sequence[str]) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import wfdb_files
 from small_models import SIZES, save_small_llm, small_bundle
 
 from bioreport import tokens as tokens_module
@@ -18,7 +19,8 @@ from bioreport.evidence import Evidence
 from bioreport.findings import absent_finding
 from bioreport.manifest import Entry, read_manifest, write_manifest
 from bioreport.tokens import TokenStore, encode_manifest, recording_key
-from bioreport.train import Run, learning_rate_factor, new_fusion, read_samples, train
+from bioreport.train import Run, new_fusion, read_samples, train
+from bioreport.training import learning_rate_factor
 
 SECTIONS = ("BACKGROUND ACTIVITY", "EVENTS/SEIZURES")
 MEASUREMENTS: dict[str, Any] = {
@@ -132,6 +134,38 @@ def test_companions_of_a_recording_are_part_of_it(tmp_path: Path) -> None:
     first = recording_key(bids, "k")
     sidecar.write_text("bad")
     assert recording_key(bids, "k") != first
+
+
+def test_header_and_signals_of_a_wfdb_record_are_one_recording(tmp_path: Path) -> None:
+    header = wfdb_files.write_record(tmp_path, "100", wfdb_files.ecg(), ("MLII", "V5"))
+    names = (header, tmp_path / "100.dat", tmp_path / "100")
+    first = recording_key(header, "k")
+    assert {recording_key(name, "k") for name in names} == {first}
+    signal = bytearray((tmp_path / "100.dat").read_bytes())
+    signal[-1] ^= 1
+    (tmp_path / "100.dat").write_bytes(signal)
+    second = recording_key(header, "k")
+    header.write_text(header.read_text().replace("V5", "V6"))
+    third = recording_key(header, "k")
+    assert {recording_key(name, "k") for name in names} == {third}
+    # a record of segments is its segments
+    whole = tmp_path / "long.hea"
+    whole.write_text("long/3 2 250 5100\n100 2500\n~ 100\n100 2500\n")
+    fourth = recording_key(whole, "k")
+    signal[-1] ^= 1
+    (tmp_path / "100.dat").write_bytes(signal)
+    keys = {first, second, third, fourth, recording_key(header, "k"), recording_key(whole, "k")}
+    assert len(keys) == 6
+    # what is missing is told where the record is opened
+    (tmp_path / "100.dat").unlink()
+    assert recording_key(header, "k") not in keys
+    (tmp_path / "100.dat").write_bytes(signal)
+    header.unlink()
+    with pytest.raises(InputError, match=r"100\.dat.*no recording by itself"):
+        recording_key(tmp_path / "100.dat", "k")
+    header.write_text("nonsense")
+    with pytest.raises(InputError, match="not the header of an ECG record"):
+        recording_key(header, "k")
 
 
 def test_a_failing_recording_is_listed_and_tried_again(tmp_path: Path, reader: Reader) -> None:

@@ -147,6 +147,25 @@ def read_header(path: Path) -> Header:
     return header
 
 
+def record_files(path: Path) -> list[Path]:
+    """A header and all files that it names, segments' headers and signal files, whether they exist or not.
+
+    Raises
+    ------
+    InputError
+        As `read_header`, of a segment's header too.
+    """
+    header = read_header(path)
+    files = [path, *(path.with_name(line.file) for line in header.signals if line.file != "~")]
+    for name, _ in header.segments:
+        part = path.with_name(f"{name}.hea")
+        if name != "~" and part not in files:
+            # segments have no segments themselves
+            named = read_header(part).signals if part.is_file() else []
+            files += [part, *(path.with_name(line.file) for line in named if line.file != "~")]
+    return list(dict.fromkeys(files))
+
+
 def _lines(path: Path) -> list[str]:
     try:
         content = path.read_bytes() if path.stat().st_size <= _LARGEST else b"\0"

@@ -1,0 +1,216 @@
+"""MEIT as a folder: ``encoder.safetensors``, what the language model has learnt, ``config.json``.
+
+With LoRA that is peft's folder ``adapter``, beside a language model named in the configuration; after full
+fine-tuning the folder ``llm`` holds the language model whole.
+"""
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from bioreport.bundle import resolve_device, resolve_dtype
+from bioreport.encoders.ecg_resnet import MeitEncoder
+from bioreport.errors import InputError
+from bioreport.files import folder_written_atomically
+from bioreport.fusion_cache import embedding_width
+from bioreport.llm import load_llm
+from bioreport.meit.lora import need_peft
+from bioreport.meit.model import Meit
+
+FORMAT, VERSION = "bioreport-meit", 1
+_WEIGHTS, _CONFIG, _ADAPTER, _LLM = "encoder.safetensors", "config.json", "adapter", "llm"
+_CURE = "give a folder that `train meit` wrote"
+
+
+def is_meit(directory: str | PathLike[str]) -> bool:
+    """Whether a folder's ``config.json`` says that it holds a MEIT model."""
+    try:
+        config = json.loads((Path(directory) / _CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("format") == FORMAT
+
+
+def check_destination(directory: str | PathLike[str]) -> Path:
+    """The folder, if `save_meit` may take its place; raises InputError where it holds something else."""
+    directory = Path(directory)
+    strangers = (
+        sorted({path.name for path in directory.iterdir()} - {_WEIGHTS, _CONFIG, _ADAPTER, _LLM})
+        if directory.is_dir()
+        else []
+    )
+    if strangers or (directory.exists() and not directory.is_dir()):
+        raise InputError(
+            directory,
+            f"is no folder of MEIT's ({strangers[0]!r} lies in it)" if strangers else "is a file",
+            "choose a new folder",
+        )
+    return directory
+
+
+def save_meit(meit: Meit, directory: str | PathLike[str]) -> Path:
+    """Write the folder; it appears whole, or what was there stays.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds something else or cannot be written.
+    """
+    directory = check_destination(directory)
+    encoder = meit.encoder
+    if not isinstance(encoder, MeitEncoder):
+        raise TypeError(f"a folder is of a MeitEncoder, and this is a {type(encoder).__name__}")
+    source = meit.llm_source
+    if source is not None and Path(source).is_dir():
+        source = str(Path(source).resolve())
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "llm": None if meit.learns_fully else source,
+        "encoder": encoder.config(),
+        "template": meit.text.template,
+        "prompt": meit.prompt,
+        "layers": meit.layers,
+        "max_length": meit.max_length,
+        "learnt": "all" if meit.learns_fully else "lora" if meit.adapter is not None else "encoder",
+    }
+    state = {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
+    with folder_written_atomically(directory) as folder:
+        save_file(state, folder / _WEIGHTS, metadata={"format": "pt"})
+        if meit.adapter is not None:
+            # with embeddings in question peft would ask the Hub for the model's vocabulary
+            meit.adapter.save_pretrained(folder / _ADAPTER, save_embedding_layers=False)
+        if meit.learns_fully:
+            meit.language_model.save_pretrained(folder / _LLM)
+            meit.text.tokenizer.save_pretrained(folder / _LLM)
+        (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return directory
+
+
+def load_meit(
+    directory: str | PathLike[str],
+    *,
+    llm: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Meit:
+    """A model from what `save_meit` wrote, in eval mode; what has learnt goes on learning in training.
+
+    Parameters
+    ----------
+    directory : path-like
+    llm : str, optional
+        Hub id or folder of the language model, in place of the one that the folder names.
+    device : {"auto", "cpu", "cuda"}
+    dtype : {"auto", "float32", "bfloat16"}
+        Of the language model.
+
+    Raises
+    ------
+    InputError
+        Where a file is missing or broken, or does not fit the others.
+    """
+    directory = Path(directory)
+    try:
+        config = json.loads((directory / _CONFIG).read_text(encoding="utf-8"))
+        if config["format"] != FORMAT or config["version"] != VERSION:
+            raise ValueError(f"it is {config['format']} {config['version']}")
+        encoder = MeitEncoder(**config["encoder"])
+        options = {name: config[name] for name in ("template", "prompt", "layers")}
+        options["max_length"] = int(config["max_length"])
+        source, learnt = llm or config["llm"], config["learnt"]
+        if learnt not in ("all", "lora", "encoder"):
+            raise ValueError(f"learnt is {learnt!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(directory, f"is no model of MEIT's ({error})", _CURE) from error
+    try:
+        encoder.load_state_dict(load_file(directory / _WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        problem = str(error).splitlines()[-1].strip()
+        raise InputError(directory / _WEIGHTS, f"does not hold the encoder ({problem})", _CURE) from error
+    if learnt == "all":
+        if llm is not None:
+            raise InputError(directory, "has a language model of its own that was tuned", "leave out --llm")
+        source = str(directory / _LLM)
+    if source is None:
+        raise InputError(directory, "names no language model", "name one with --llm")
+    place = resolve_device(device)
+    model, tokenizer = load_llm(source, device=place, dtype=resolve_dtype(dtype, place))
+    try:
+        meit = Meit(encoder.to(place), model, tokenizer, llm_source=source, **options)
+    except ValueError as error:
+        raise InputError(source, f"does not go with {directory} ({error})", "name another model") from error
+    if learnt == "all":
+        meit.learn_fully()
+    elif learnt == "lora":
+        meit.adopt(_adapted(meit.language_model, directory / _ADAPTER))
+    return meit.eval()
+
+
+def _adapted(llm: Any, folder: Path) -> Any:
+    peft = need_peft()
+    try:
+        return peft.PeftModel.from_pretrained(llm, str(folder), is_trainable=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        problem = str(error).splitlines()[0].strip()
+        raise InputError(folder, f"does not fit the model ({problem})", _CURE) from error
+
+
+def new_meit(
+    llm: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    template: str | None = None,
+    full: bool = False,
+    seed: int | None = None,
+    max_length: int = 256,
+    **encoder: Any,
+) -> Meit:
+    """MEIT as published on a language model, untrained: `MeitEncoder` of the model's width, and LoRA.
+
+    Parameters
+    ----------
+    llm : str
+        Hub id or folder.
+    device, dtype
+        See `load_meit`. A language model that learns itself is in float32 unless told otherwise: its steps
+        are smaller than what bfloat16 can tell apart.
+    template, max_length
+        See `Meit`.
+    full : bool
+        All weights of the language model learn, in place of LoRA.
+    seed : int, optional
+        Of the initial weights.
+    **encoder
+        Of `MeitEncoder`.
+
+    Raises
+    ------
+    InputError
+        Where the language model cannot be loaded, or takes no entries among its keys and values.
+    """
+    place = resolve_device(device)
+    model, tokenizer = load_llm(
+        llm,
+        device=place,
+        dtype=torch.float32 if full and dtype == "auto" else resolve_dtype(dtype, place),
+    )
+    if seed is not None:
+        # the initial weights hang on the seed alone, not on what was drawn before
+        torch.manual_seed(seed)
+    module = MeitEncoder(**{"out_dim": embedding_width(model), **encoder}).to(place)
+    try:
+        meit = Meit(module, model, tokenizer, template=template, max_length=max_length, llm_source=llm)
+    except ValueError as error:
+        raise InputError(llm, f"cannot serve MEIT ({error})", "name another language model") from error
+    if full:
+        meit.learn_fully()
+    else:
+        meit.add_lora()
+    return meit

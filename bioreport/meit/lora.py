@@ -1,0 +1,51 @@
+"""MEIT's low-rank adapters on a language model, by peft (an optional dependency)."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from bioreport.errors import InputError
+
+LORA_RANK, LORA_ALPHA, LORA_DROPOUT = 64, 128, 0.1
+_LLAMA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Published for the Llama-like, GPT-2, BLOOM and GPT-NeoX; the others are those of the same places.
+LORA_TARGETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "gpt2": ("c_attn",),
+        "bloom": ("query_key_value",),
+        "gpt_neox": ("query_key_value",),
+        "opt": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+        "gptj": ("q_proj", "k_proj", "v_proj", "out_proj", "fc_in", "fc_out"),
+    }
+)
+
+
+def need_peft() -> Any:
+    """The package peft; raises InputError where it is not installed."""
+    try:
+        import peft
+    except ImportError as error:
+        raise InputError("peft", "is not installed", "run `pip install 'bioreport[train]'`") from error
+    return peft
+
+
+def with_lora(llm: Any, rank: int, alpha: int, dropout: float, targets: Sequence[str] | None) -> Any:
+    """peft's model around a language model, whose layers it changes in place.
+
+    Raises
+    ------
+    InputError
+        Where peft is not installed.
+    """
+    peft = need_peft()
+    family = llm.config.get_text_config().model_type
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(targets or LORA_TARGETS.get(family, _LLAMA_TARGETS)),
+        # GPT-2 keeps its weights transposed
+        fan_in_fan_out=family == "gpt2",
+        task_type="CAUSAL_LM",
+    )
+    return peft.get_peft_model(llm, config)

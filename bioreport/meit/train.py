@@ -1,0 +1,300 @@
+"""MEIT's instruction tuning: encoder and LoRA learn from pairs of ECGs and reports.
+
+``OUT`` becomes the model's folder; ``OUT.training`` beside it holds the records as the encoder sees them,
+read once, and the checkpoint. It may be removed afterwards.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bioreport.errors import InputError
+from bioreport.manifest import Entry, read_manifest
+from bioreport.meit.files import check_destination, new_meit, save_meit
+from bioreport.meit.model import Meit
+from bioreport.meit.records import RECORD_KEY, record_evidence
+from bioreport.meit.text import PROMPTS, report_text
+from bioreport.tokens import TokenStore, fill_store, recording_key
+from bioreport.training import VALIDATION, TrainingRun
+
+logger = logging.getLogger(__name__)
+# The published training; its batch of 64 is added up from ones of `AT_ONCE`.
+RECIPE: Mapping[str, float] = MappingProxyType(
+    {"epochs": 5, "batch_size": 64, "lr": 2e-5, "weight_decay": 0.0, "warmup": 0.03}
+)
+AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class EcgSample:
+    """An ECG of the store and its report."""
+
+    file: str
+    key: str
+    report: str
+
+
+@dataclass
+class Result:
+    """What a training run came to.
+
+    Attributes
+    ----------
+    folder : Path
+    losses : list of float
+        Mean cross-entropy of each step, in nats a token, from the first step on, resumed or not.
+    validation : list of float
+        The same on the validation split after each epoch; empty without one.
+    errors : list of InputError
+        Recordings that could not be used.
+    cut : int
+        Reports longer than the model was given room for, whose end it has not learnt.
+    """
+
+    folder: Path
+    losses: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    errors: list[InputError] = field(default_factory=list)
+    cut: int = 0
+
+
+def train_meit(
+    manifest: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    llm: str,
+    full: bool = False,
+    template: str | None = None,
+    prompt: str = PROMPTS["mimic-iv-ecg"],
+    max_length: int = 256,
+    encoder: Mapping[str, Any] | None = None,
+    epochs: int = int(RECIPE["epochs"]),
+    batch_size: int = int(RECIPE["batch_size"]),
+    at_once: int = AT_ONCE,
+    lr: float = RECIPE["lr"],
+    weight_decay: float = RECIPE["weight_decay"],
+    warmup: float = RECIPE["warmup"],
+    clip: float = 1.0,
+    seed: int = 5,
+    max_steps: int | None = None,
+    resume: bool = True,
+    save_every: int = 100,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: bool = False,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Result:
+    """Train MEIT on a manifest of ECGs and write its folder.
+
+    The recipe is the published one (arXiv 2403.04945): the encoder from scratch, LoRA of rank 64, AdamW
+    without decay, linear warm-up and decay. The clipping of gradients is ours.
+
+    Parameters
+    ----------
+    manifest : path-like
+        Entries of split ``train`` or of none are trained on, those of ``val`` validate; others are left out.
+        Each report is of one ECG.
+    out : path-like
+        Folder of the model.
+    llm : str
+        Hub id or folder of the language model.
+    full : bool
+        All its weights learn, in place of LoRA, and are written with the model.
+    template, prompt, max_length
+        See `Meit`.
+    encoder : mapping, optional
+        Sizes of `MeitEncoder`; by default the published ones.
+    epochs, batch_size : int
+        A last batch of a single ECG joins the one before it: batch norms need two.
+    at_once : int
+        ECGs computed at once; the gradients of a larger batch are added up, its batch norms see so many.
+    lr, weight_decay, warmup, clip, seed, max_steps, resume, save_every, on_step
+        See `bioreport.train.train`.
+    device, dtype
+        See `new_meit`.
+    progress : bool
+        Show bars on stderr.
+
+    Raises
+    ------
+    InputError
+        Where the manifest, the language model or the checkpoint cannot be used, nothing is left to train on,
+        or the prompt leaves no room for a report.
+    """
+    out = check_destination(out)
+    work = out.with_name(out.name + ".training")
+    entries = read_manifest(manifest)
+    sizes = dict(encoder or {})
+    meit = new_meit(
+        llm, device=device, dtype=dtype, template=template, full=full, seed=seed, max_length=max_length,
+        **sizes,
+    )  # fmt: skip
+    meit.prompt = prompt
+    _check_room(meit)
+    store = TokenStore(work / "records")
+    errors = _several(entries)
+    single = [entry for entry in entries if len(entry.recordings) == 1 and entry.sections]
+    errors += fill_store(
+        store, [entry.recordings[0] for entry in single], RECORD_KEY, record_evidence, progress=progress
+    )
+    for error in errors:
+        logger.warning("%s", error)
+    training = read_samples([e for e in single if e.split in ("train", None)], store)
+    validating = read_samples([e for e in single if e.split in VALIDATION], store)
+    if not training:
+        raise InputError(
+            manifest,
+            "has no report to train on (readable ECG, sections, split train)",
+            "give a manifest with sections, as `bioreport simulate ecg` writes it",
+        )
+    if _normed_over_batch(sizes) and min(len(training), batch_size, at_once) < 2:
+        raise InputError(
+            manifest,
+            "leaves one ECG to a batch, and the encoder's batch norms need two",
+            "give more ECGs, or a --batch-size of 2 or more",
+        )
+    run = MeitRun(
+        meit, training, store, at_once, encoder=sizes, seed=seed, epochs=epochs, batch_size=batch_size,
+        lr=lr, weight_decay=weight_decay, warmup=warmup, clip=clip, max_steps=max_steps,
+    )  # fmt: skip
+    run.follow(
+        work / "checkpoint.pt",
+        resume=resume,
+        save_every=save_every,
+        validate=partial(run.mean_loss, validating) if validating else None,
+        progress=progress,
+        on_step=on_step,
+    )
+    save_meit(meit.eval(), out)
+    cut = sum(_length(meit, sample) > meit.max_length for sample in training)
+    return Result(out, run.losses, run.validation, errors, cut)
+
+
+def _several(entries: Sequence[Entry]) -> list[InputError]:
+    return [
+        InputError(
+            entry.recordings[0],
+            f"has one report with {len(entry.recordings) - 1} more in the manifest, and MEIT reads one ECG",
+            "give each ECG a report of its own",
+        )
+        for entry in entries
+        if len(entry.recordings) > 1
+    ]
+
+
+def _normed_over_batch(sizes: Mapping[str, Any]) -> bool:
+    """Whether an encoder of these sizes has batch norms over one embedding for each ECG."""
+    return sizes.get("norm", "batch") == "batch" and sizes.get("entries", 1) == 1
+
+
+def _check_room(meit: Meit) -> None:
+    taken = len(meit.text.prompt_ids(meit.prompt))
+    if taken >= meit.max_length:
+        raise InputError(
+            meit.llm_source or "the language model",
+            f"takes {taken} tokens for the prompt, of {meit.max_length} for prompt and report together",
+            "give more with --max-length, or choose a language model with more positions",
+        )
+
+
+def read_samples(entries: Sequence[Entry], store: TokenStore) -> list[EcgSample]:
+    """Entries with a report whose ECGs are in the store."""
+    samples = []
+    for entry in entries:
+        try:
+            key = recording_key(entry.recordings[0], RECORD_KEY)
+        except InputError:
+            # listed by fill_store already
+            continue
+        if key in store:
+            samples.append(EcgSample(str(entry.recordings[0]), key, report_text(entry.sections)))
+    return samples
+
+
+def _length(meit: Meit, sample: EcgSample) -> int:
+    text = meit.text
+    return len(text.prompt_ids(meit.prompt)) + len(text.report_ids(meit.prompt, sample.report))
+
+
+def _parts(order: list[int], size: int) -> list[list[int]]:
+    """Pieces of `size`, the last one shorter; one of a single sample joins the one before it."""
+    parts = [order[i : i + size] for i in range(0, len(order), size)]
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        last = parts.pop()
+        parts[-1] += last
+    return parts
+
+
+class MeitRun(TrainingRun):
+    """A run of instruction tuning.
+
+    Parameters
+    ----------
+    meit : Meit
+    samples : sequence of EcgSample
+    store : TokenStore
+        Where their ECGs are; read when they are needed.
+    at_once : int
+        Samples computed at once.
+    encoder : mapping
+        Sizes that were asked for, see `train_meit`.
+    **settings
+        See `TrainingRun`.
+    """
+
+    def __init__(
+        self,
+        meit: Meit,
+        samples: Sequence[EcgSample],
+        store: TokenStore,
+        at_once: int,
+        *,
+        encoder: Mapping[str, Any],
+        **settings: Any,
+    ) -> None:
+        self.meit, self.samples, self.store, self.at_once = meit, samples, store, at_once
+        data = hashlib.sha256("".join(f"{s.key}\0{s.report}\0" for s in samples).encode()).hexdigest()
+        identity = {
+            "llm": meit.llm_source, "template": meit.text.template, "prompt": meit.prompt,
+            "max_length": meit.max_length, "encoder": encoder, "at_once": at_once, "data": data,
+        }  # fmt: skip
+        super().__init__(meit, len(samples), identity=identity, **settings)
+
+    def batches(self, order: list[int]) -> list[list[int]]:
+        """An epoch's samples, in this order, by steps; none of a single one among others."""
+        return _parts(order, self.batch_size)
+
+    def learn(self) -> tuple[float, int]:
+        """Gradients of the next step, added up; returns its loss and its number of samples."""
+        chosen = self.chosen(self.draw())
+        value = 0.0
+        for part in _parts(chosen, self.at_once):
+            loss = self.loss([self.samples[i] for i in part]) * (len(part) / len(chosen))
+            loss.backward()
+            value += float(loss.detach())
+        return value, len(chosen)
+
+    def loss(self, samples: Sequence[EcgSample]) -> Tensor:
+        """Mean cross-entropy of the reports' tokens."""
+        records = [[self.store.get(sample.key).tokens] for sample in samples]
+        prompts = [self.meit.prompt] * len(samples)
+        return self.meit(self.meit.embed(prompts, records, [sample.report for sample in samples]))
+
+    @torch.no_grad()
+    def mean_loss(self, samples: Sequence[EcgSample]) -> float:
+        """Mean over samples of the loss, without dropout and by the running statistics."""
+        self.meit.eval()
+        total = 0.0
+        for first in range(0, len(samples), self.at_once):
+            batch = samples[first : first + self.at_once]
+            total += float(self.loss(batch)) * len(batch)
+        return total / len(samples)
