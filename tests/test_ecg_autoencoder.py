@@ -89,3 +89,18 @@ def test_adapter_refuses_what_it_cannot_place() -> None:
         AttentionAdapter(16, 32, 24, positions=50)(torch.zeros(1, 51, 16))
     with pytest.raises(ValueError, match="queries must be from 1 to 64, got 65"):
         AttentionAdapter(16, 32, 24, queries=65)
+
+
+@pytest.mark.parametrize("quantizer", ["vector", "residual", "qinco"])
+@pytest.mark.parametrize("least_used", [0.05, 0.0])
+def test_unused_codewords_are_reset_unless_told_not_to(quantizer: str, least_used: float) -> None:
+    torch.manual_seed(0)
+    model = EcgTokenizer(TokenizerConfig(quantizer=quantizer, least_used=least_used, **SMALL))
+    model(waves())
+    quantizer_of = model.quantizer
+    book = quantizer_of.first if quantizer == "qinco" else quantizer_of.codebooks[0]
+    with torch.no_grad():
+        book[2] = 1e4
+        quantizer_of.chosen[0, 2] = 0.0
+    model(waves())
+    assert (book[2].abs().max() > 9e3) == (least_used == 0)

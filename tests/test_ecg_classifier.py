@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bioreport.ecg.classifier import EcgClassifier, micro_auc, micro_auc_by_group
+from bioreport.ecg.classifier import (
+    FINDING_GROUPS,
+    GROUPS,
+    EcgClassifier,
+    micro_auc,
+    micro_auc_by_group,
+)
+from bioreport.findings import ECG_NAMES
 
 
 def test_it_learns_what_the_vectors_tell() -> None:
@@ -39,3 +46,9 @@ def test_groups() -> None:
     truth = np.array([[1, 1], [0, 0]])
     found = micro_auc_by_group(scores, truth, ["af", "lbbb"], {"af": "rhythm", "lbbb": "conduction"})
     assert found == {"all": 0.5, "rhythm": 1.0, "conduction": 0.0}
+
+
+def test_every_finding_has_one_of_the_papers_groups() -> None:
+    assert set(FINDING_GROUPS) == set(ECG_NAMES)
+    assert set(FINDING_GROUPS.values()) <= set(GROUPS)
+    assert FINDING_GROUPS["atrial_fibrillation"] == "rhythm" and FINDING_GROUPS["short_qt"] == "other"

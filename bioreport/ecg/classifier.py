@@ -15,6 +15,30 @@ from torch.nn import functional as F
 
 # ECG-Tok's groups of labels.
 GROUPS = ("rhythm", "conduction", "chamber enlargement", "pericarditis", "infarction/ischemia", "other")
+_MEMBERS: Mapping[str, tuple[str, ...]] = {
+    "rhythm": (
+        "sinus_rhythm", "bradycardia", "tachycardia", "sinus_arrhythmia", "atrial_fibrillation",
+        "atrial_flutter", "supraventricular_tachycardia", "ventricular_tachycardia",
+        "ventricular_fibrillation", "asystole", "pause", "paced_rhythm", "premature_atrial_contractions",
+        "premature_ventricular_contractions",
+    ),
+    "conduction": (
+        "first_degree_av_block", "second_degree_av_block", "complete_av_block", "right_bundle_branch_block",
+        "incomplete_right_bundle_branch_block", "left_bundle_branch_block",
+        "intraventricular_conduction_delay", "left_anterior_fascicular_block",
+    ),
+    "chamber enlargement": ("left_ventricular_hypertrophy", "right_ventricular_hypertrophy"),
+    "infarction/ischemia": (
+        "st_elevation_infarction", "st_elevation", "st_depression", "t_wave_inversion",
+        "pathological_q_waves",
+    ),
+    "other": (
+        "left_axis_deviation", "right_axis_deviation", "low_qrs_voltage", "prolonged_qt", "short_qt",
+        "limb_lead_reversal", "lead_off", "noisy_lead", "baseline_wander", "mains_interference",
+    ),
+}  # fmt: skip
+# Which of them a finding of `bioreport.findings` belongs to; none of these is pericarditis.
+FINDING_GROUPS: Mapping[str, str] = {name: group for group, names in _MEMBERS.items() for name in names}
 
 
 class FusedBottleneck(nn.Module):

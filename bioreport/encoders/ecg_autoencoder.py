@@ -32,6 +32,8 @@ class TokenizerConfig:
         L and K; ``"vector"`` has one stage of L·K codewords.
     blocks, hidden : int
         Of QINCo's networks.
+    least_used : float
+        In training, a codeword chosen less than this share of an even use is reset; 0 resets none.
     """
 
     leads: int = 12
@@ -42,6 +44,7 @@ class TokenizerConfig:
     codewords: int = 128
     blocks: int = 2
     hidden: int = 256
+    least_used: float = 0.05
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -102,14 +105,20 @@ class EcgTokenizer(nn.Module):
         up += [nn.GELU(), nn.Conv1d(widths[0], config.leads, 7, padding=3)]
         self.decoder = nn.Sequential(*up)
         self.quantizer: nn.Module
+        dim, codewords, stages = config.dim, config.codewords, config.stages
         match config.quantizer:
             case "vector":
-                self.quantizer = VectorQuantizer(config.dim, config.stages * config.codewords)
+                self.quantizer = VectorQuantizer(dim, stages * codewords, least_used=config.least_used)
             case "residual":
-                self.quantizer = ResidualQuantizer(config.dim, config.codewords, config.stages)
+                self.quantizer = ResidualQuantizer(dim, codewords, stages, least_used=config.least_used)
             case "qinco":
                 self.quantizer = QincoQuantizer(
-                    config.dim, config.codewords, config.stages, blocks=config.blocks, hidden=config.hidden
+                    dim,
+                    codewords,
+                    stages,
+                    blocks=config.blocks,
+                    hidden=config.hidden,
+                    least_used=config.least_used,
                 )
 
     def encode(self, x: Tensor) -> Tensor:
