@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from bioreport.errors import InputError
 
@@ -30,18 +31,35 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
     InputError
         Where the disk is full, the folder is read-only, or the like; nothing partial is left.
     """
+    with written_atomically(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def written_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file to write to that takes the place of `path` at the end; on an exception `path` stays as it was.
+
+    Parameters
+    ----------
+    path : path-like
+        Missing parent folders are made. A device or pipe is written to directly.
+
+    Raises
+    ------
+    InputError
+        Where the disk is full, the folder is read-only, or the like; nothing partial is left.
+    """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
     try:
         if path.exists() and not path.is_file():
             with open(path, "wb", buffering=0) as device:
-                device.write(data)
+                yield device
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o666 & ~_umask())

@@ -8,10 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from bioreport.errors import InputError
-from bioreport.files import write_atomically
+from bioreport.files import written_atomically
 from bioreport.findings import BY_NAME
 
-_FIELDS = frozenset({"recording", "patient", "history", "sections", "findings", "events", "split"})
+_FIELDS = frozenset(
+    {
+        "recording",
+        "patient",
+        "history",
+        "sections",
+        "findings",
+        "events",
+        "split",
+        "language",
+        "labels",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,10 @@ class Entry:
         Single occurrences of findings: ``name``, ``start_seconds``, ``end_seconds``, ``channels``.
     split : str or None
         ``"train"``, ``"val"``, ``"test"``, or none.
+    language : str or None
+        In which the sections are written, e.g. ``"en"`` or ``"de"``; None where it is not known.
+    labels : dict
+        What the data set itself states of the recording, in its own codes.
     """
 
     recordings: tuple[Path, ...]
@@ -43,6 +59,8 @@ class Entry:
     findings: tuple[dict[str, Any], ...] | None = None
     events: tuple[dict[str, Any], ...] = ()
     split: str | None = None
+    language: str | None = None
+    labels: dict[str, Any] = field(default_factory=dict)
 
     @property
     def stem(self) -> str:
@@ -86,18 +104,18 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
 
 
 def write_manifest(path: str | os.PathLike[str], entries: Iterable[Entry]) -> Path:
-    """Write a manifest in one step; recordings become relative to its folder.
+    """Write a manifest entry by entry, to appear as a whole; recordings become relative to its folder.
 
     Raises
     ------
     InputError
-        Where it cannot be written.
+        Where it cannot be written. What was there before stays then, and where `entries` raises.
     """
     path = Path(path)
-    lines = [
-        json.dumps(_line(entry, path.parent), ensure_ascii=False, allow_nan=False) + "\n" for entry in entries
-    ]
-    write_atomically(path, "".join(lines))
+    with written_atomically(path) as file:
+        for entry in entries:
+            line = json.dumps(_line(entry, path.parent), ensure_ascii=False, allow_nan=False)
+            file.write(f"{line}\n".encode())
     return path
 
 
@@ -111,7 +129,7 @@ def _entry(line: Any, folder: Path) -> Entry:
     names = [recording] if isinstance(recording, str) else recording
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError("'recording' must be a path or a list of paths")
-    for key in ("patient", "history", "split"):
+    for key in ("patient", "history", "split", "language"):
         if line.get(key) is not None and not isinstance(line[key], str):
             raise ValueError(f"{key!r} must be text")
     sections = line.get("sections") or {}
@@ -120,6 +138,9 @@ def _entry(line: Any, folder: Path) -> Entry:
     events = line.get("events") or []
     if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
         raise ValueError("'events' must be a list of objects")
+    labels = line.get("labels") or {}
+    if not isinstance(labels, dict):
+        raise ValueError("'labels' must be an object")
     return Entry(
         recordings=tuple(folder / name for name in names),
         patient=line.get("patient"),
@@ -128,6 +149,8 @@ def _entry(line: Any, folder: Path) -> Entry:
         findings=_findings(line.get("findings")),
         events=tuple(events),
         split=line.get("split"),
+        language=line.get("language"),
+        labels=labels,
     )
 
 
@@ -157,7 +180,7 @@ def _line(entry: Entry, folder: Path) -> dict[str, Any]:
     paths = [Path(os.path.abspath(recording)) for recording in entry.recordings]
     names = [(path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix() for path in paths]
     line: dict[str, Any] = {"recording": names[0] if len(names) == 1 else names}
-    for key in ("patient", "history", "sections", "findings", "events", "split"):
+    for key in ("patient", "history", "sections", "findings", "events", "split", "language", "labels"):
         value = getattr(entry, key)
         if value not in (None, {}) and not (key == "events" and not value):
             line[key] = list(value) if isinstance(value, tuple) else value

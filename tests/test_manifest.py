@@ -1,6 +1,7 @@
 """Manifests come back as they were written, and every fault names its file and line."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
             (finding,),
             (event,),
             "train",
+            "en",
+            {"scp_codes": {"SR": 0.0}},
         ),
         Entry((tmp_path / "sub" / "b.edf", tmp_path / "c.edf")),
     ]
@@ -71,6 +74,8 @@ def test_paths_are_relative_to_the_manifest(tmp_path: Path, monkeypatch: pytest.
         (line(patient=3), "'patient' must be text"),
         (line(sections=["SLEEP"]), "'sections' must map"),
         (line(sections={"SLEEP": None}), "'sections' must map"),
+        (line(language=1), "'language' must be text"),
+        (line(labels=["SR"]), "'labels' must be"),
         (line(findings={"seizure": True}), "'findings' must be a list"),
         (line(findings=[{"name": "seizure"}]), "'name' and 'present'"),
         (line(findings=[{"name": "seizure", "present": 1}]), "'name' and 'present'"),
@@ -95,6 +100,19 @@ def test_no_entries_is_an_error(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"m\.jsonl"):
         read_manifest(path)
+
+
+def test_entries_that_fail_leave_what_was_there(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path / "m.jsonl", [Entry((tmp_path / "a.edf",))])
+    before = path.read_bytes()
+
+    def failing() -> Iterator[Entry]:
+        yield Entry((tmp_path / "b.edf",))
+        raise InputError("corpus", "is broken", "mend it")
+
+    with pytest.raises(InputError, match="mend it"):
+        write_manifest(path, failing())
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["m.jsonl"]
 
 
 def test_a_missing_manifest_and_a_folder_are_errors(tmp_path: Path) -> None:

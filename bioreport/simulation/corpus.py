@@ -1,6 +1,5 @@
 """Simulated recordings as files: EDF or WFDB without any patient data, and a manifest with the truth."""
 
-import hashlib
 import io
 import json
 import logging
@@ -12,6 +11,7 @@ import edfio
 import numpy as np
 from tqdm import tqdm
 
+from bioreport.corpora.splits import split_of
 from bioreport.files import write_atomically
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from bioreport.simulate import Simulation
 
 log = logging.getLogger(__name__)
-
-_SPLITS = (("train", 80), ("val", 90), ("test", 100))  # upper percent of the hash
 
 
 def write_edf(simulation: "Simulation", path: str | os.PathLike[str]) -> None:
@@ -58,12 +56,6 @@ def write_edf(simulation: "Simulation", path: str | os.PathLike[str]) -> None:
     content = io.BytesIO()
     edf.write(content)
     write_atomically(target, content.getvalue())
-
-
-def split_of(patient: str) -> str:
-    """Return ``"train"``, ``"val"`` or ``"test"`` (80/10/10) by the hash of the patient alone."""
-    percent = int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) % 100
-    return next(name for name, below in _SPLITS if percent < below)
 
 
 def manifest_line(simulation: "Simulation | EcgSimulation", recording: str, patient: str) -> dict[str, Any]:
