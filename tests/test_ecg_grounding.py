@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bioreport.ecg.claims import quantities_in, support
-from bioreport.ecg.grounding import OTHERWISE, PARTLY, UNREMARKABLE, ground
+from bioreport.ecg.grounding import UNREMARKABLE, ground
 from bioreport.ecg.lexicon import read_findings
 from bioreport.ecg.plain import ABNORMAL, HOME, finding_sentence
 from bioreport.findings import BY_NAME, CRITICAL, ECG_NAMES
@@ -270,9 +270,11 @@ def test_what_was_not_judged_is_neither_stated_nor_denied() -> None:
     ("sentence", "present", "unjudged", "text"),
     [
         ("Normal ECG.", ("sinus_rhythm",), (), "Normal ECG."),
-        ("Normal ECG.", ("sinus_rhythm",), ("prolonged_qt",), PARTLY),
+        ("Normal ECG.", (), ("prolonged_qt",), "No abnormality was found in what could be judged."),
+        ("Normal ECG.", ("sinus_rhythm", "tachycardia"), ("prolonged_qt",),
+         "Tachycardia. No other abnormality was found in what could be judged."),
         ("Sinus bradycardia, otherwise normal ECG.", ("sinus_rhythm", "bradycardia"), (), None),
-        ("Normal ECG.", ("sinus_rhythm", "bradycardia"), (), f"Bradycardia. {OTHERWISE}"),
+        ("Normal ECG.", ("sinus_rhythm", "bradycardia"), (), "Bradycardia. No other abnormality was found."),
         ("Abnormal ECG: sinus rhythm, atrial flutter.", ("sinus_rhythm",), (), UNREMARKABLE),
         ("Abnormal ECG. Sinus rhythm.", ("sinus_rhythm",), (), f"{UNREMARKABLE} Sinus rhythm."),
         ("Normal ECG.", ("short_qt",), (), "Abnormal ECG because of short QT interval."),

@@ -22,8 +22,7 @@ from bioreport.findings import BY_NAME, CRITICAL
 from bioreport.sentences import MAY_END, add_sentence, listed, split_sentences
 
 UNREMARKABLE = "No abnormality was found."
-OTHERWISE = "No other abnormality was found."
-PARTLY = "No abnormality was found in what could be judged."
+_PARTLY = " in what could be judged"
 # units and leads that end a sentence: "PR 160 ms. QRS 90 ms.", "in aVL and I. T waves"
 _MAY_END = MAY_END | {"ms", "st", "i", "t", "p", "q"}
 _ECG = r"(?:ECG|EKG|electrocardiogram|tracing|study|recording)"
@@ -151,7 +150,7 @@ def _wrong_verdict(sentence: str, said: str, evidence: Evidence) -> str | None:
     if otherwise or _NORMAL.search(sentence):
         if abnormal:
             return f"it calls the recording normal, but {abnormal[0]} was found"
-        if not _is_judged(evidence) and PARTLY not in sentence:
+        if not _is_judged(evidence) and _PARTLY not in sentence:
             return "it calls the recording normal, but not enough of it could be judged"
     if _URGENT.search(sentence) and not evidence.has(*CRITICAL):
         return "it calls for urgency, but no critical finding was found"
@@ -160,21 +159,20 @@ def _wrong_verdict(sentence: str, said: str, evidence: Evidence) -> str | None:
 
 def _conclude(grounded: dict[str, str], written: str, evidence: Evidence) -> None:
     """Give an impression whose verdict was withheld one that stands: without, a reader would have to guess."""
-    verdict = any(pattern.search(written) for pattern in (_NORMAL, _OTHERWISE, _ABNORMAL))
+    judged = any(pattern.search(written) for pattern in (_NORMAL, _OTHERWISE, _ABNORMAL))
     kept = grounded.get(IMPRESSION, "")
     left = any(pattern.search(kept) for pattern in (_NORMAL, _OTHERWISE, _ABNORMAL))
-    if IMPRESSION not in grounded or left or not (verdict or not kept):
+    if IMPRESSION not in grounded or left or not (judged or not kept):
         return
     if evidence.has(*ABNORMAL) or not any(name in evidence.state for name in ABNORMAL):
         return
-    plain_one = PARTLY if not _is_judged(evidence) else OTHERWISE if evidence.has(*RATES) else UNREMARKABLE
-    if plain_one == OTHERWISE:
-        rate = next(name for name in RATES if evidence.state.get(name))
-        said = read_findings(kept)[rate]
-        lead = "" if said else f"{BY_NAME[rate].label.capitalize()}. "
-        grounded[IMPRESSION] = f"{kept} {lead}{OTHERWISE}".strip()
+    verdict = UNREMARKABLE if _is_judged(evidence) else f"{UNREMARKABLE[:-1]}{_PARTLY}."
+    rate = next((name for name in RATES if evidence.state.get(name)), None)
+    if rate is None:
+        grounded[IMPRESSION] = f"{verdict} {kept}".strip()
         return
-    grounded[IMPRESSION] = f"{plain_one} {kept}".strip()
+    said = "" if read_findings(kept)[rate] else f"{BY_NAME[rate].label.capitalize()}. "
+    grounded[IMPRESSION] = f"{kept} {said}{verdict.replace('No ', 'No other ')}".strip()
 
 
 # ---- places ----
@@ -239,7 +237,8 @@ def _places(name: str, leads: set[str]) -> str:
     label = BY_NAME[name].label
     if not leads:
         return f"no lead is known in which {label} was found"
-    return f"{label} was found in {listed(in_order(leads))}"
+    verb = "were" if label.endswith("waves") else "was"
+    return f"{label} {verb} found in {listed(in_order(leads))}"
 
 
 # ---- what is missing ----
@@ -261,7 +260,10 @@ def _state_missing(
     if IMPRESSION not in grounded:
         return
     concluded = read_findings(grounded[IMPRESSION])
-    missing = [BY_NAME[name].label for name in ABNORMAL if name in present and not concluded[name]]
+    absent = [name for name in ABNORMAL if name in present and not concluded[name]]
+    if "st_elevation_infarction" in absent:
+        absent = [name for name in absent if name != "st_elevation"]
+    missing = [BY_NAME[name].label for name in absent]
     if not missing:
         return
     if _ABNORMAL.search(grounded[IMPRESSION]):

@@ -6,7 +6,7 @@ cue reaches unless the list goes on with "or": "no ST elevation, depression or Q
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bioreport.ecg.patterns import (
@@ -37,14 +37,14 @@ _HEADING = re.compile(
     re.MULTILINE,
 )
 _RATIO = re.compile(r"(?<=\d):(?=\d)")  # a colon that ends no clause: 2:1
-_COMMA = re.compile(r",\s+")
-_STOP = re.compile(r"(?<!vs)\.\s+")
+_COMMA = re.compile(r",\s+|\s+[-–—]+\s+")  # machine statements go on behind a dash
+_STOP = re.compile(r"(?<!vs)(?<!I\.V)\.\s+")
 _LEAD_LAST = re.compile(rf"\b{LEAD}$")
 _LEAD_FIRST = re.compile(rf"{LEAD}\b")
 # what says more of the item before it
 _MORE = re.compile(
-    r"(?:of )?(?:age|undetermined|indeterminate|old|incomplete|first|second|third|1st|2nd|3rd)\b"
-    r"|(?:possibly|probably|likely) (?:acute|recent|old)\b",
+    r"(?:of )?(?:age|undetermined|indeterminate|old|incomplete|complete|first|second|third|1st|2nd|3rd)\b"
+    r"|(?:(?:possibly|probably|likely) )?(?:acute|recent|old)\b(?! \w)",
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(r"\b(?:or|nor)\b", re.IGNORECASE)
@@ -56,7 +56,7 @@ _DOUBTED = re.compile(
     r"\b(?:borderline|likely|suspect|presumed|questionable|question of|r/o)\b", re.IGNORECASE
 )
 _DOUBTED_AFTER = re.compile(
-    r"^\W*(?:pattern )?(?:may|might|could) be\b|^\W*(?:is|are) (?:possible|questionable|not certain)\b",
+    r"^\W*(?:pattern )?(?:may|might|could) be\b|^\W*(?:is|are) (?:possible|questionable|not certain)\b|^[- ]type\b(?! [I12])",
     re.IGNORECASE,
 )
 _FLUTTER = re.compile(r"\bflutter\b", re.IGNORECASE)
@@ -65,6 +65,9 @@ _RUN = re.compile(
     r"\b(?:runs?|non-?sustained|NSVT|short|brief|paroxysm\w*|salvos?|episodes?|bursts?|beats?(?! ?/| per\b))\b",
     re.IGNORECASE,
 )
+
+
+_OTHER_RHYTHMS = {"sinus_rhythm", "atrial_fibrillation", "atrial_flutter", "paced_rhythm"}
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,8 @@ def read_findings(sections: Mapping[str, str] | str) -> dict[str, bool | None]:
     """
     statements = read_statements(sections)
     read = fold(statements, ECG_NAMES)
-    for statement in statements:
-        if statement.status == "present":
-            for name in implied_by(statement.name, statement.clause):
-                read[name] = True if read[name] is None else read[name]
+    for name in implied_by(statements):
+        read[name] = True if read[name] is None else read[name]
     return read
 
 
@@ -116,15 +117,18 @@ def read_statements(sections: Mapping[str, str] | str) -> list[Statement]:
     ]
 
 
-def implied_by(name: str, clause: str) -> tuple[str, ...]:
-    """Findings that are there wherever this one is stated in such words."""
-    if name == "st_elevation_infarction":
-        return ("st_elevation",)
-    if name == "supraventricular_tachycardia" or (
-        name == "ventricular_tachycardia" and not _RUN.search(clause)
+def implied_by(statements: Iterable[Statement]) -> set[str]:
+    """Findings that are there wherever what a text states is, and need not be stated beside it."""
+    clauses = {(one.name, one.clause) for one in statements if one.status == "present"}
+    stated = {name for name, _ in clauses}
+    implied = {"st_elevation"} if "st_elevation_infarction" in stated else set()
+    runs = any(name == "ventricular_tachycardia" and _RUN.search(clause) for name, clause in clauses)
+    # a ventricular tachycardia beside another rhythm is a run in it
+    if "supraventricular_tachycardia" in stated or (
+        "ventricular_tachycardia" in stated and not runs and not stated & _OTHER_RHYTHMS
     ):
-        return ("tachycardia",)
-    return ()
+        implied.add("tachycardia")
+    return implied
 
 
 def mentions_in(sentence: str) -> list[Mention]:
@@ -147,7 +151,7 @@ def _items(clause: str) -> list[tuple[int, int]]:
     breaks = [*_COMMA.finditer(clause), *_STOP.finditer(clause)]
     for match in sorted(breaks, key=lambda match: match.start()):
         before, after = clause[cuts[-1] : match.start()], clause[match.end() :]
-        if match[0][0] == ",":
+        if "." not in match[0]:
             if _LEAD_LAST.search(before) and _LEAD_FIRST.match(after):
                 continue
             if _MORE.match(after) or _ENDS_DENIED.match(after):
@@ -194,7 +198,7 @@ def _read(piece: str, sentence: str) -> list[_Found]:
 def _infarct(match: re.Match[str], status: str) -> list[tuple[str, str]]:
     """An infarct of which no word says that it is acute is told by its Q waves."""
     if match["late"]:
-        return [(INFARCTS[0], "uncertain")]
+        return [(INFARCTS[0], "uncertain" if match["doubt"] else status)]
     if status == "denied" and not match["old"]:
         return [(name, status) for name in INFARCTS]
     return [(INFARCTS[1], status)]

@@ -65,14 +65,15 @@ WORDINGS: tuple[Wording, ...] = (
         r"\b(?:hyper-?)?(?:acute|recent|evolving|ongoing|new)[ -]"
         rf"(?:(?!old\b|prior\b|and\b|with\b|no\b|age\b)[\w/-]+[ -]){{0,5}}?(?:{_INFARCT}|injury\b)(?: pattern)?",
         rf"{_ST}[- ]*elevation[- ](?:acute )?(?:myocardial )?{_INFARCT}(?: pattern)?",
-        r"\bSTEMI\b|\bcurrent of injury|\binjury (?:current|pattern)|\bacute coronary (?:occlusion|syndrome)",
+        r"\bSTEMI\b|\bcurrent of injury|\binjury (?:current|pattern)|\bacute coronary (?:occlusion|syndrome)"
+        r"|\bheart attack",
     ),
     # rhythm
     _w(("sinus_rhythm", "bradycardia", "sinus_arrhythmia"), r"\bsinus brady-?arr?h?ythmia"),
     _w(("sinus_rhythm", "tachycardia"), r"\bsinus tach(?:y(?:cardia)?)?\b", denied="tachycardia"),
     _w(("sinus_rhythm", "bradycardia"), r"\bsinus brady(?:cardia)?\b", denied="bradycardia"),
     _w(("sinus_rhythm", "sinus_arrhythmia"), r"\bsinus arr?hythmia", denied="sinus_arrhythmia"),
-    _w("sinus_rhythm", r"\bsinus (?:rhythm|mechanism)\b|\bNSR\b"),
+    _w("sinus_rhythm", r"\bsinus (?:rhythm|mechanism)\b|\bNSR\b|\brhythm (?:is|was) (?:\w+ )?sinus\b"),
     _w(
         "supraventricular_tachycardia",
         r"\bsupra[- ]?ventricular tachy(?:cardia|arr?hythmia)|\bP?SVT\b|\bAVN?RT\b"
@@ -84,7 +85,7 @@ WORDINGS: tuple[Wording, ...] = (
         r"\bventricular tachycardia|\b(?:NS)?VT\b|\bV[- ]?tach\b|\b(?:wide|broad)[- ](?:QRS[- ]|complex[- ])"
         r"(?:complex )?tachycardia|\bruns? of ventricular beats|\btorsades?\b",
     ),
-    _w("ventricular_fibrillation", r"\bventricular fibrillation|\bV-?fib\b|\bVF\b"),
+    _w("ventricular_fibrillation", r"\bventricular (?:fibrillation|flutter)|\bV-?fib\b|\bVF\b"),
     _w(
         ("atrial_fibrillation",),
         r"\batrial (?:fibrillation|flutter)(?:/| (?:or|and|nor) )(?:atrial )?(?:fibrillation|flutter)",
@@ -92,6 +93,7 @@ WORDINGS: tuple[Wording, ...] = (
     ),
     _w("atrial_fibrillation", r"\batrial fib(?:rillation)?\b|\ba[- .]{0,2}fib\b|\bAF(?:ib)?\b"),
     _w("atrial_flutter", r"(?<!ventricular )\b(?:atrial |a[- ])?flutter\b|\bAFL\b"),
+    _w("lead_off", rf"\bflat[- ]?line (?:in|on) (?:leads? )?{LEAD}\b"),
     _w("asystole", r"\basystol\w+|\b(?:ventricular|cardiac) standstill|\bflat-?line\b"),
     _w("pause", r"\b(?:sinus )?pauses?\b|\bsinus arrest|\blong R-?R (?:interval|cycle)s?"),
     _w(
@@ -103,12 +105,12 @@ WORDINGS: tuple[Wording, ...] = (
     # conduction between atria and ventricles: see `bioreport.ecg.lexicon` for the degrees
     _w(
         "complete_av_block",
-        rf"\bcomplete {_AV}|(?-i:\bCHB\b)|\bA-?V dissociation|\batrio-?ventricular dissociation"
+        rf"\bcomplete {_AV}|\b{_AV},? complete\b|(?-i:\bCHB\b)|\bA-?V dissociation|\batrio-?ventricular dissociation"
         r"|\bno P[- ]waves? (?:is|are) conducted|\bP waves and QRS complexes are (?:independent|dissociated)",
     ),
     _w(
         "second_degree_av_block",
-        rf"\bwenckebach\w*|\bmobitz\b|\b(?:2|two)[:-](?:1|to-one) {_AV}|\b(?:high-grade|advanced) {_AV}",
+        rf"\bwenckebach\w*|\bmobitz\b|\b(?:2|two)[:-](?:1|to-one) {_AV}|\b(?:high[- ](?:grade|degree)|advanced) {_AV}",
     ),
     _w(
         "first_degree_av_block",
@@ -131,7 +133,7 @@ WORDINGS: tuple[Wording, ...] = (
         _ECTOPY[1],
         rf"\bpremature ventricular {_BEAT}|\bventricular (?:premature |ectopic )+{_BEAT}"
         r"|\bventricular (?:extrasystol\w+|ectop\w+(?! rhythm)|couplets?|bigemin\w+|trigemin\w+)"
-        r"|\bectopic ventricular beats?|\b(?:PVCs?|VPCs?|VPBs?|PVBs?|VES)\b",
+        r"|\bpremature ventricular (?:and/)?or aberrantly conducted complexes|\bectopic ventricular beats?|\b(?:PVCs?|VPCs?|VPBs?|PVBs?|VES)\b",
     ),
     _w(
         (),
@@ -158,7 +160,7 @@ WORDINGS: tuple[Wording, ...] = (
     _w((), r"\b(?:fascicular|hemi)[- ]?blocks?\b", denied="left_anterior_fascicular_block"),
     _w(
         "intraventricular_conduction_delay",
-        r"\bintra-?ventricular (?:conduction )?(?:delay|defect|disorder|disturbance|block)|\bIVC[DB]\b"
+        r"\bintra-?ventricular (?:conduction )?(?:delay|defect|disorder|disturbance|block)|\bIVC[DB]\b|\bI\.?V\.? (?:conduction )?(?:delay|defect|block)"
         r"|\bnon-?specific (?:ventricular conduction (?:delay|defect)|QRS widening)",
     ),
     _w((), r"\bconduction (?:delays?|defects?|abnormalit\w+|disturbances?|blocks?)", denied=_WIDE),
@@ -183,26 +185,30 @@ WORDINGS: tuple[Wording, ...] = (
     _w(
         _MASS[0],
         r"\b(?:left ventricular|LV) (?:hypertrophy|high voltages?)|\bLVH\b"
-        r"|\b(?:high|increased|large) (?:(?:QRS|left ventricular|LV|precordial) )*(?:voltages?|amplitudes?)",
+        r"|\b(?:high|increased|large) (?:(?:QRS|left ventricular|LV|precordial) )*(?:voltages?|amplitudes?)"
+        rf"|\bvoltages? {_IS} {_VARY}high\b",
     ),
     _w(_MASS[1], r"\b(?:right ventricular|RV) hypertrophy|\bRVH\b"),
     _w((), r"(?<!atrial )(?<!septal )\b(?:ventricular )?hypertrophy", denied=_MASS),
     _w(
         "low_qrs_voltage",
         r"\b(?:low|reduced)[- ](?:(?:QRS|limb[- ]lead|chest[- ]lead|precordial|peripheral|frontal|extremity)[- ])*"
-        rf"(?:voltages?|amplitudes?)|\b(?:voltages?|amplitudes?) {_IS} {_VARY}(?:low|reduced)\b|\bmicro-?voltage",
+        rf"voltages?|\bvoltages? {_IS} {_VARY}(?:low|reduced)\b|\bmicro-?voltage|\bQRS amplitudes? {_IS} {_VARY}(?:low|reduced)\b"
+        r"|\b(?:low|reduced)[- ](?:QRS[- ]amplitudes?|amplitude[- ]QRS)|\bsmall QRS complexes",
     ),
     # ST, T, Q
+    _w(_LEVELS, rf"\b{_ST}[- ]*{_LEVEL} and (?:S-?T(?:[- ]segments?)?[- ]*)?{_LEVEL}"),
     _w((), rf"\b{_ST}[- ]*{_LEVEL}{_AND}(?:S-?T(?:[- ]segments?)?[- ]*)?{_LEVEL}", denied=_LEVELS),
     _w(
         _ST_T[0],
         rf"{_ST}[- ]*(?:(?!or\b|and\b|depress)\w+[- ])?elevations?|\belevated ST|\belevations? of (?:the )?ST"
-        rf"|{_ST}{_IN_LEADS} {_IS} {_VARY}elevated",
+        rf"|{_ST}{_IN_LEADS} {_IS} {_VARY}elevated|{_ST} shows? (?:[\w.]+ ){{0,3}}?elevation|(?-i:\bSTE\b)",
     ),
     _w(
         _ST_T[1],
         rf"{_ST}[- ]*(?:(?!or\b|and\b|elevat)\w+[- ])?depressions?|\bdepressed ST|\bdepressions? of (?:the )?ST"
-        rf"|{_ST}{_IN_LEADS} {_IS} {_VARY}depressed",
+        rf"|{_ST}{_IN_LEADS} {_IS} {_VARY}depressed|{_ST} shows? (?:[\w.]+ ){{0,3}}?depression|(?-i:\bSTD\b)"
+        r"|\breciprocal depressions?",
     ),
     _w(
         _ST_T[2],
@@ -238,9 +244,12 @@ WORDINGS: tuple[Wording, ...] = (
     # rate, where no name of a rhythm has taken the word
     _w(
         "tachycardia",
-        r"\btachycardi\w+|\brapid (?:ventricular )?(?:response|rate)|\bRVR\b|\b(?:fast|rapid) heart rate",
+        r"\btachycardi\w+|\brapid (?:ventricular )?(?:response|rate)|\bRVR\b|\b(?:fast|rapid) heart rate|\brate (?:is|was) (?:\w+ )?(?:fast|rapid|high)\b",
     ),
-    _w("bradycardia", r"\bbradycardi\w+|\bslow (?:ventricular |heart )(?:response|rate)"),
+    _w(
+        "bradycardia",
+        r"\bbradycardi\w+|\bslow (?:ventricular |heart )(?:response|rate)|\brate (?:is|was) (?:\w+ )?(?:slow|low)\b",
+    ),
     # the recording
     _w((), r"\b(?:precordial|chest)[- ](?:leads?|electrodes?)[- ](?:reversal|misplacement|swap)"),
     _w(
@@ -254,12 +263,12 @@ WORDINGS: tuple[Wording, ...] = (
         "lead_off",
         rf"\bleads?[- ]off\b|\b(?:flat|disconnected|detached|loose|missing) {_LEAD_WORD}"
         rf"|\b{_LEAD_WORD}\b[^.;]{{0,60}}? {_IS} (?:off|flat|disconnected|detached|missing|without (?:a )?signal|not connected)\b"
-        rf"|\bno signal (?:in|from|at|on)\b|\b{_LEAD_WORD} without (?:a )?signal",
+        rf"|\b{_LEAD_WORD}(?: {LEAD})? (?:disconnected|detached|not connected)\b|\bno signal (?:in|from|at|on)\b|\b{_LEAD_WORD} without (?:a )?signal",
     ),
     _w(
         "baseline_wander",
         r"\bbase-?line (?:wander\w*|drift\w*|sway\w*|instability|shifts?|fluctuations?|arti?e?facts?)"
-        r"|\b(?:wandering|drifting|unstable) base-?line",
+        rf"|\b(?:wandering|drifting|unstable) base-?line|\bbase-?line {_IS} {_VARY}(?:wandering|drifting|unstable)",
     ),
     _w(
         "mains_interference",
@@ -322,7 +331,7 @@ DEGREES = re.compile(
 DEGREE = re.compile(_DEGREE, re.IGNORECASE)
 INFARCT = re.compile(
     rf"(?P<old>\b(?:old|prior|previous|remote|chronic|healed)\b (?:[\w-]+ ){{0,3}}?)?\b{_INFARCT}"
-    r"(?:[,( ]{1,2}(?:possibly|probably|likely) (?P<late>acute|recent))?",
+    r"(?:[,( –-]{1,3}(?P<doubt>possibly |probably |likely )?(?P<late>acute|recent)\b)?",
     re.IGNORECASE,
 )
 INFARCTS = _INFARCTS

@@ -136,6 +136,8 @@ _REMARKS: tuple[tuple[re.Pattern[str], _Test, str], ...] = tuple(
             "no change of ST or T was found",
         ),
         (r"\bbigemin|\btrigemin", _needs("premature_atrial_contractions", "premature_ventricular_contractions"), "no premature beats were found"),
+        (r"\bcardiac arrest", _needs(*_NO_BEATS, "ventricular_tachycardia"), "nothing of the kind was found"),
+        (r"\bhyper-?acute\b", _needs("st_elevation_infarction"), "no ST-elevation infarction pattern was found"),
         (r"\bbifascicular", _needs("left_anterior_fascicular_block"), "no fascicular block was found"),
         (
             r"\bcorrected (?:limb )?leads|\blimb leads\b[^.]*\brepeat",
@@ -150,7 +152,7 @@ _NOT_MEASURED = re.compile(
     r"\b(?:WPW|wolff|pre-?excitation|delta waves?|brugada|hyper-?kal\w+|hypo-?kal\w+|digoxin|digitalis"
     r"|pulmonary embolism|left posterior (?:fascicular|hemi)|poor R[- ]wave progression|U waves?"
     r"|junctional (?!escape)|idioventricular|(?:left |right |bi-?)?atrial (?:enlargement|abnormality|hypertrophy)"
-    r"|P (?:mitrale|pulmonale)|trifascicular|osborn|ectopic atrial rhythm|wandering atrial)",
+    r"|P (?:mitrale|pulmonale)|trifascicular|osborn|pulseless|ectopic atrial rhythm|wandering atrial)",
     re.IGNORECASE,
 )
 
