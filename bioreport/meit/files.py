@@ -19,7 +19,7 @@ from bioreport.errors import InputError
 from bioreport.files import folder_written_atomically
 from bioreport.fusion_cache import embedding_width
 from bioreport.llm import load_llm
-from bioreport.meit.lora import need_peft
+from bioreport.meit.lora import load_lora
 from bioreport.meit.model import Meit
 
 FORMAT, VERSION = "bioreport-meit", 1
@@ -148,17 +148,8 @@ def load_meit(
     if learnt == "all":
         meit.learn_fully()
     elif learnt == "lora":
-        meit.adopt(_adapted(meit.language_model, directory / _ADAPTER))
+        meit.adopt(load_lora(meit.language_model, directory / _ADAPTER))
     return meit.eval()
-
-
-def _adapted(llm: Any, folder: Path) -> Any:
-    peft = need_peft()
-    try:
-        return peft.PeftModel.from_pretrained(llm, str(folder), is_trainable=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        problem = str(error).splitlines()[0].strip()
-        raise InputError(folder, f"does not fit the model ({problem})", _CURE) from error
 
 
 def new_meit(

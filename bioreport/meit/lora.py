@@ -1,8 +1,13 @@
 """MEIT's low-rank adapters on a language model, by peft (an optional dependency)."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
 from types import MappingProxyType
 from typing import Any
+
+from safetensors import SafetensorError
 
 from bioreport.errors import InputError
 
@@ -48,4 +53,32 @@ def with_lora(llm: Any, rank: int, alpha: int, dropout: float, targets: Sequence
         fan_in_fan_out=family == "gpt2",
         task_type="CAUSAL_LM",
     )
-    return peft.get_peft_model(llm, config)
+    with _quiet():
+        return peft.get_peft_model(llm, config)
+
+
+def load_lora(llm: Any, folder: str | PathLike[str]) -> Any:
+    """peft's model around a language model, with the adapter that peft wrote into a folder; it can learn on.
+
+    Raises
+    ------
+    InputError
+        Where peft is not installed, or the folder does not hold an adapter that fits.
+    """
+    peft = need_peft()
+    try:
+        with _quiet():
+            return peft.PeftModel.from_pretrained(llm, str(folder), is_trainable=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        problem = str(error).splitlines()[0].strip()
+        raise InputError(
+            folder, f"does not fit the model ({problem})", "give a folder that `train meit` wrote"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warning of transformers 5 that peft still reads a property under its old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
