@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ecg_tables
 from targets import TARGETS, Target
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,11 +25,12 @@ def newest(kind: str) -> tuple[Path, dict[str, Any]] | None:
     return path, result
 
 
-def source(path: Path, result: dict[str, Any]) -> str:
-    """Where a number comes from."""
+def source(path: Path, result: dict[str, Any], folder: str = "benchmarks/results") -> str:
+    """Where a number comes from; `folder` is that of the results as the document sees it."""
+    threads = result["torch_threads"]
     return (
-        f"{result['device']}, {result['torch_threads']} threads, torch {result['versions']['torch']}, "
-        f"{result['date']}: [`{path.name}`](benchmarks/results/{path.name}), `{result['command']}`."
+        f"{result['device']}, {threads} thread{'s' * (threads > 1)}, torch {result['versions']['torch']}, "
+        f"{result['date']}: [`{path.name}`]({folder}/{path.name}), `{result['command']}`."
     )
 
 
@@ -109,6 +111,39 @@ def profile(path: Path, result: dict[str, Any]) -> list[str]:
     for name, row in result["stages"].items():
         lines.append(f"| {name} | {row['seconds']:.2f} s | {row['share']:.1%} |")
     return [*lines, "", f"{result['times_real_time']:,.0f} × real time. " + source(path, result)]
+
+
+def ecg_tokenizers(path: Path, result: dict[str, Any]) -> list[str]:
+    return [*ecg_tables.used(result), "", source(path, result)]
+
+
+def meit(path: Path, result: dict[str, Any]) -> list[str]:
+    ways = list(dict.fromkeys(row["way"] for row in result["rows"]))
+    wanted = next(row["target"] for row in result["rows"] if "target" in row)
+    lines = [
+        "### An ECG among a language model's keys and values",
+        "",
+        f"{result['new_tokens']} new tokens at batch {result['batch_size']} by a Llama of "
+        f"{result['parameters'] / 1e6:,.0f} M parameters in {result['dtype']}; wanted is at most "
+        f"{wanted - 1:.0%} more time than without ECG. MEIT's published code computes the entries anew in "
+        "every layer at every step:",
+        "",
+        f"| prompts | {' | '.join(ways)} |",
+        "|---|" + "---|" * len(ways),
+    ]
+    for prompts in dict.fromkeys(row["prompts"] for row in result["rows"]):
+        cells = []
+        for row in (row for row in result["rows"] if row["prompts"] == prompts):
+            more = f" ({row['ratio'] - 1:+.1%})" if row["way"] != ways[0] else ""
+            mark = {True: " ✓", False: " ✗ not reached", None: ""}[row.get("reached")]
+            cells.append(f"{row['seconds']:.2f} s{more}{mark}")
+        lines.append(f"| {prompts} | {' | '.join(cells)} |")
+    return [
+        *lines,
+        "",
+        f"Medians of {result['repeats']} rounds in turns; shares are of the ratios within a round. The "
+        f"encoder takes {result['encoder_seconds']:.2f} s a batch besides. " + source(path, result),
+    ]
 
 
 def kernel_results() -> list[dict[str, Any]]:
@@ -263,6 +298,8 @@ def results() -> list[str]:
         ("memory", memory),
         ("encode", encode),
         ("profile", profile),
+        ("meit", meit),
+        ("ecg-tokenizers", ecg_tokenizers),
     ):
         result = newest(kind)
         if result is not None:
@@ -278,9 +315,21 @@ def kernels_readme() -> list[str]:
     return [line for machine in machines for line in [*measured(machine), ""]][:-1]
 
 
+def benchmarks_readme() -> list[str]:
+    """What README has no room for."""
+    found = newest("ecg-tokenizers")
+    if found is None:
+        return []
+    path, result = found
+    parts = (ecg_tables.measured, ecg_tables.classified, ecg_tables.written)
+    lines = [line for part in parts for line in [*part(result), ""]]
+    return [*lines, source(path, result, "results")]
+
+
 DOCUMENTS = {
     "README.md": results,
     "kernels/README.md": kernels_readme,
+    "benchmarks/README.md": benchmarks_readme,
     "benchmarks/NOTES.md": lambda: [*targets("cuda"), *targets("cpu")],
 }
 
