@@ -41,14 +41,16 @@ _BARE = re.compile(
     re.IGNORECASE,
 )
 _SEVERAL = re.compile(
-    rf"\b(?P<keys>(?:{_NAME}|P)(?:\s?/\s?(?:{_NAME}|P))+)\b(?:[\s:=,]|intervals?|durations?|is|are|was|were|of)*"
+    rf"\b(?P<keys>(?:{_NAME}|P)(?:\s?/\s?(?:{_NAME}|P))+)\b(?:[\s:=,]|intervals?|durations?|is|are|was"
+    rf"|were|of)*"
     r"(?P<values>\d+(?:\s?/\s?\d+)+)(?:\s?(?:ms|msec|milliseconds)\b)?",
     re.IGNORECASE,
 )
 _RATIO = re.compile(r"\b(?P<low>\d)\s?:\s?\d\b|\b(?P<word>two|three|four)[- ]to[- ]one\b", re.IGNORECASE)
 # digits that count nothing: leads, degrees and types of block, ordinals
 _NO_CLAIM = re.compile(
-    rf"\b{LEAD}\b|\b(?:12|twelve)[- ]lead\w*|\b\d(?:st|nd|rd|th)\b|\b[123]\s?(?:°|[- ]?degree)|\b(?:type|mobitz) \d",
+    rf"\b{LEAD}\b|\b(?:12|twelve)[- ]lead\w*|\b\d(?:st|nd|rd|th)\b|\b[123]\s?(?:°|[- ]?degree)|\b(?:type"
+    rf"|mobitz) \d",
     re.IGNORECASE,
 )
 _DIGITS = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)?(?!\w)")
@@ -69,7 +71,8 @@ _AXES = {
 }
 _ATRIAL = re.compile(r"\b(?:atrial|flutter|P[- ]wave) (?:rate|waves?)\b", re.IGNORECASE)
 _WAVES = {
-    "q": re.compile(r"\bQ\b"), "r": re.compile(r"\bR\b"), "s": re.compile(r"\bS\b"), "t": re.compile(r"\bT\b"),
+    "q": re.compile(r"\bQ\b"),
+    "r": re.compile(r"\bR\b"), "s": re.compile(r"\bS\b"), "t": re.compile(r"\bT\b"),
 }  # fmt: skip
 # the widest range that still says something of this recording
 _WIDEST = {"/min": 10.0, "ms": 40.0, "°": 30.0, "mV": 0.2, "mm": 2.0, "s": 0.2}

@@ -27,7 +27,8 @@ _PARTLY = " in what could be judged"
 _MAY_END = MAY_END | {"ms", "st", "i", "t", "p", "q"}
 _ECG = r"(?:ECG|EKG|electrocardiogram|tracing|study|recording)"
 _NORMAL = re.compile(
-    rf"\b(?<!otherwise )(?:normal|unremarkable)(?: 12-lead| resting)? {_ECG}\b|\b{_ECG} (?:is |was )?(?:within )?normal\b"
+    rf"\b(?<!otherwise )(?:normal|unremarkable)(?: 12-lead| resting)? {_ECG}\b|\b{_ECG} (?:is "
+    rf"|was )?(?:within )?normal\b"
     r"|^\W*(?:within )?normal(?: limits)?\W*$|\bno (?:definite |significant )?abnormalit",
     re.IGNORECASE,
 )
@@ -37,9 +38,16 @@ _OTHERWISE = re.compile(
 _ABNORMAL = re.compile(
     rf"\babnormal (?:\w+,? ){{0,3}}{_ECG}\b|\b{_ECG} (?:is |was )?abnormal\b", re.IGNORECASE
 )
-_URGENT = re.compile(r"\b(?:urgent|emergent|immediate|emergency)(?:ly)?\b", re.IGNORECASE)
+_URGENT = re.compile(
+    r"\b(?:urgent|emergent|immediate)(?:ly)?\b|\bemergency\b|\blife[- ]threatening|\bmalignant\b|\bresuscitat"
+    r"|\bdefibrillat|\bcath(?:eteri[sz]ation)? lab|\breperfusion",
+    re.IGNORECASE,
+)
+# doubts that a reader may have of a finding that is not there
+_MILD = re.compile(r"\bborderline\b|\b(?:rule[d]? out|exclude[d]?)\b|\?", re.IGNORECASE)
 _LEADS = re.compile(
-    rf"(?<![\w'])(?<!type )(?<!mobitz )(?P<first>{LEAD})(?:\s?(?:[-–]|to|through)\s?(?P<last>{LEAD}|[2-6]))?(?![\w'])",
+    rf"(?<![\w'])(?<!type )(?<!mobitz )(?P<first>{LEAD})(?:\s?(?:[-–]|to|through)\s?(?P<last>{LEAD}"
+    rf"|[2-6]))?(?![\w'])",
     re.IGNORECASE,
 )
 _TERRITORY = re.compile(r"\b(?:antero|infero)?-?(?:inferior|septal|anterior|lateral)(?:ly)?\b", re.IGNORECASE)
@@ -106,6 +114,8 @@ def _contradiction(mentions: Sequence[Mention], evidence: Evidence) -> str | Non
         if name in CRITICAL and mention.status in ("present", "uncertain") and not present:
             why = "with which the measurement does not agree" if present is False else _why(name, evidence)
             return f"the model said {label}, a critical statement {why}"
+        if mention.status == "uncertain" and present is False and not _MILD.search(mention.clause):
+            return f"it raises the possibility of {label}, which was not found"
         if mention.status not in ("present", "denied"):
             continue
         stated = mention.status == "present"
@@ -158,7 +168,7 @@ def _wrong_verdict(sentence: str, said: str, evidence: Evidence) -> str | None:
 
 
 def _conclude(grounded: dict[str, str], written: str, evidence: Evidence) -> None:
-    """Give an impression whose verdict was withheld one that stands: without, a reader would have to guess."""
+    """Give an impression whose verdict was withheld one that stands; a reader would else have to guess."""
     judged = any(pattern.search(written) for pattern in (_NORMAL, _OTHERWISE, _ABNORMAL))
     kept = grounded.get(IMPRESSION, "")
     left = any(pattern.search(kept) for pattern in (_NORMAL, _OTHERWISE, _ABNORMAL))
@@ -267,8 +277,9 @@ def _state_missing(
     if not missing:
         return
     if _ABNORMAL.search(grounded[IMPRESSION]):
-        also = "are" if len(missing) > 1 or missing[0].endswith(("contractions", "waves")) else "is"
-        sentence = f"{missing[0][0].upper()}{missing[0][1:]}{listed(missing)[len(missing[0]) :]} {also} also present."
+        verb = "are" if len(missing) > 1 or missing[0].endswith(("contractions", "waves")) else "is"
+        names = listed(missing)
+        sentence = f"{names[0].upper()}{names[1:]} {verb} also present."
     else:
         sentence = f"Abnormal ECG because of {listed(missing)}."
     add_sentence(grounded, IMPRESSION, sentence, warnings)

@@ -56,13 +56,15 @@ _DOUBTED = re.compile(
     r"\b(?:borderline|likely|suspect|presumed|questionable|question of|r/o)\b", re.IGNORECASE
 )
 _DOUBTED_AFTER = re.compile(
-    r"^\W*(?:pattern )?(?:may|might|could) be\b|^\W*(?:is|are) (?:possible|questionable|not certain)\b|^[- ]type\b(?! [I12])",
+    r"^\W*(?:pattern )?(?:may|might|could) be\b|^\W*(?:is|are) (?:possible|questionable|not certain)\b"
+    r"|^[- ]type\b(?! [I12])",
     re.IGNORECASE,
 )
 _FLUTTER = re.compile(r"\bflutter\b", re.IGNORECASE)
 _VENTRICULAR = re.compile(r"\bventricular tachycardia\b|\bVT\b", re.IGNORECASE)
 _RUN = re.compile(
-    r"\b(?:runs?|non-?sustained|NSVT|short|brief|paroxysm\w*|salvos?|episodes?|bursts?|beats?(?! ?/| per\b))\b",
+    r"\b(?:runs?|non-?sustained|NSVT|short|brief|paroxysm\w*|salvos?|episodes?|bursts?|beats?(?! ?/"
+    r"| per\b))\b",
     re.IGNORECASE,
 )
 

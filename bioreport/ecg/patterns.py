@@ -63,7 +63,8 @@ WORDINGS: tuple[Wording, ...] = (
     _w(
         "st_elevation_infarction",
         r"\b(?:hyper-?)?(?:acute|recent|evolving|ongoing|new)[ -]"
-        rf"(?:(?!old\b|prior\b|and\b|with\b|no\b|age\b)[\w/-]+[ -]){{0,5}}?(?:{_INFARCT}|injury\b)(?: pattern)?",
+        rf"(?:(?!old\b|prior\b|and\b|with\b|no\b|age\b)[\w/-]+[ -]){{0,5}}?(?:{_INFARCT}"
+        rf"|injury\b)(?: pattern)?",
         rf"{_ST}[- ]*elevation[- ](?:acute )?(?:myocardial )?{_INFARCT}(?: pattern)?",
         r"\bSTEMI\b|\bcurrent of injury|\binjury (?:current|pattern)|\bacute coronary (?:occlusion|syndrome)"
         r"|\bheart attack",
@@ -77,7 +78,8 @@ WORDINGS: tuple[Wording, ...] = (
     _w(
         "supraventricular_tachycardia",
         r"\bsupra[- ]?ventricular tachy(?:cardia|arr?hythmia)|\bP?SVT\b|\bAVN?RT\b"
-        r"|\bA-?V(?: |-)?(?:nodal )?(?:re-?entr\w+|reciprocating) tachycardia|\b(?:atrial|junctional) tachycardia"
+        r"|\bA-?V(?: |-)?(?:nodal )?(?:re-?entr\w+|reciprocating) tachycardia|\b(?:atrial"
+        r"|junctional) tachycardia"
         r"|\bnarrow[- ](?:QRS[- ]|complex[- ])(?:complex )?tachycardia",
     ),
     _w(
@@ -100,17 +102,21 @@ WORDINGS: tuple[Wording, ...] = (
         "paced_rhythm",
         r"\b(?:(?:AV|A-V|atrial|ventricular|dual[- ]chamber|biventricular|electronic(?:ally)?)[- ,]{1,2})+"
         r"(?:sequential(?:ly)?[- ])?(?:paced|pacing|pacemaker)\b(?: (?:rhythm|spikes?|beats?|complexes))?",
-        r"\b(?:paced|pacing|pacemaker)[- ](?:ventricular |QRS )?(?:rhythm|spikes?|stimul\w+|arti?e?facts?|beats?|complexes)",
+        r"\b(?:paced|pacing|pacemaker)[- ](?:ventricular |QRS )?(?:rhythm|spikes?|stimul\w+|arti?e?facts?"
+        r"|beats?|complexes)"
+        r"|(?<!junctional )\bpacemaker\b",
     ),
     # conduction between atria and ventricles: see `bioreport.ecg.lexicon` for the degrees
     _w(
         "complete_av_block",
-        rf"\bcomplete {_AV}|\b{_AV},? complete\b|(?-i:\bCHB\b)|\bA-?V dissociation|\batrio-?ventricular dissociation"
+        rf"\bcomplete {_AV}|\b{_AV},? complete\b|(?-i:\bCHB\b)|\bA-?V dissociation"
+        rf"|\batrio-?ventricular dissociation"
         r"|\bno P[- ]waves? (?:is|are) conducted|\bP waves and QRS complexes are (?:independent|dissociated)",
     ),
     _w(
         "second_degree_av_block",
-        rf"\bwenckebach\w*|\bmobitz\b|\b(?:2|two)[:-](?:1|to-one) {_AV}|\b(?:high[- ](?:grade|degree)|advanced) {_AV}",
+        rf"\bwenckebach\w*|\bmobitz\b|\b(?:2|two)[:-](?:1|to-one) {_AV}|\b(?:high[- ](?:grade|degree)"
+        rf"|advanced) {_AV}",
     ),
     _w(
         "first_degree_av_block",
@@ -121,7 +127,8 @@ WORDINGS: tuple[Wording, ...] = (
     # ectopic beats
     _w(
         _ECTOPY,
-        rf"\b(?:premature )?{_EITHER}(?: (?:or|and|nor) |/){_EITHER} (?:premature |ectopic )*(?:{_BEAT}|ectopy)",
+        rf"\b(?:premature )?{_EITHER}(?: (?:or|and|nor) |/){_EITHER} (?:premature |ectopic )*(?:{_BEAT}"
+        rf"|ectopy)",
     ),
     _w(
         _ECTOPY[0],
@@ -133,18 +140,21 @@ WORDINGS: tuple[Wording, ...] = (
         _ECTOPY[1],
         rf"\bpremature ventricular {_BEAT}|\bventricular (?:premature |ectopic )+{_BEAT}"
         r"|\bventricular (?:extrasystol\w+|ectop\w+(?! rhythm)|couplets?|bigemin\w+|trigemin\w+)"
-        r"|\bpremature ventricular (?:and/)?or aberrantly conducted complexes|\bectopic ventricular beats?|\b(?:PVCs?|VPCs?|VPBs?|PVBs?|VES)\b",
+        r"|\bpremature ventricular (?:and/)?or aberrantly conducted complexes|\bectopic ventricular beats?"
+        r"|\b(?:PVCs?|VPCs?|VPBs?|PVBs?|VES)\b",
     ),
     _w(
         (),
-        rf"\becto(?:py|pics?|pic (?:beats?|complexes|activity))\b|\bextrasystoles?\b|\bpremature (?:ectopic )?{_BEAT}",
+        rf"\becto(?:py|pics?|pic (?:beats?|complexes|activity))\b|\bextrasystoles?\b"
+        rf"|\bpremature (?:ectopic )?{_BEAT}",
         denied=_ECTOPY,
     ),
     # conduction within the ventricles
     _w(
         "incomplete_right_bundle_branch_block",
         rf"\b(?:incomplete|partial) (?:right {_BRANCH}|right bundle[- ]branch conduction\b|RBBB\b)|\bIRBBB\b"
-        rf"|\b(?:right {_BRANCH}|RBBB),? \(?incomplete\b|\br?rsr(?:['’´`′]| prime)?(?![\w])(?: (?:pattern|complex\w*))?"
+        rf"|\b(?:right {_BRANCH}|RBBB),? \(?incomplete\b|\br?rsr(?:['’´`′]| prime)?(?![\w])(?: (?:pattern"
+        rf"|complex\w*))?"
         r"|\bright ventricular conduction delay",
     ),
     _w((), rf"\b(?:incomplete|partial) (?:left {_BRANCH}|LBBB\b)|\bILBBB\b"),
@@ -160,7 +170,8 @@ WORDINGS: tuple[Wording, ...] = (
     _w((), r"\b(?:fascicular|hemi)[- ]?blocks?\b", denied="left_anterior_fascicular_block"),
     _w(
         "intraventricular_conduction_delay",
-        r"\bintra-?ventricular (?:conduction )?(?:delay|defect|disorder|disturbance|block)|\bIVC[DB]\b|\bI\.?V\.? (?:conduction )?(?:delay|defect|block)"
+        r"\bintra-?ventricular (?:conduction )?(?:delay|defect|disorder|disturbance|block)|\bIVC[DB]\b"
+        r"|\bI\.?V\.? (?:conduction )?(?:delay|defect|block)"
         r"|\bnon-?specific (?:ventricular conduction (?:delay|defect)|QRS widening)",
     ),
     _w((), r"\bconduction (?:delays?|defects?|abnormalit\w+|disturbances?|blocks?)", denied=_WIDE),
@@ -180,7 +191,8 @@ WORDINGS: tuple[Wording, ...] = (
     # chambers
     _w(
         _MASS,
-        r"\b(?:left|right)(?: (?:or|and|nor) |/)(?:left|right) ventricular hypertrophy|\bbiventricular hypertrophy",
+        r"\b(?:left|right)(?: (?:or|and|nor) |/)(?:left|right) ventricular hypertrophy"
+        r"|\bbiventricular hypertrophy",
     ),
     _w(
         _MASS[0],
@@ -192,8 +204,10 @@ WORDINGS: tuple[Wording, ...] = (
     _w((), r"(?<!atrial )(?<!septal )\b(?:ventricular )?hypertrophy", denied=_MASS),
     _w(
         "low_qrs_voltage",
-        r"\b(?:low|reduced)[- ](?:(?:QRS|limb[- ]lead|chest[- ]lead|precordial|peripheral|frontal|extremity)[- ])*"
-        rf"voltages?|\bvoltages? {_IS} {_VARY}(?:low|reduced)\b|\bmicro-?voltage|\bQRS amplitudes? {_IS} {_VARY}(?:low|reduced)\b"
+        r"\b(?:low|reduced)[- ](?:(?:QRS|limb[- ]lead|chest[- ]lead|precordial|peripheral|frontal"
+        r"|extremity)[- ])*"
+        rf"voltages?|\bvoltages? {_IS} {_VARY}(?:low|reduced)\b|\bmicro-?voltage"
+        rf"|\bQRS amplitudes? {_IS} {_VARY}(?:low|reduced)\b"
         r"|\b(?:low|reduced)[- ](?:QRS[- ]amplitudes?|amplitude[- ]QRS)|\bsmall QRS complexes",
     ),
     # ST, T, Q
@@ -206,19 +220,22 @@ WORDINGS: tuple[Wording, ...] = (
     ),
     _w(
         _ST_T[1],
-        rf"{_ST}[- ]*(?:(?!or\b|and\b|elevat)\w+[- ])?depressions?|\bdepressed ST|\bdepressions? of (?:the )?ST"
+        rf"{_ST}[- ]*(?:(?!or\b|and\b|elevat)\w+[- ])?depressions?|\bdepressed ST"
+        rf"|\bdepressions? of (?:the )?ST"
         rf"|{_ST}{_IN_LEADS} {_IS} {_VARY}depressed|{_ST} shows? (?:[\w.]+ ){{0,3}}?depression|(?-i:\bSTD\b)"
         r"|\breciprocal depressions?",
     ),
     _w(
         _ST_T[2],
-        rf"{_T}[- ](?:(?!or\b|and\b)\w+[- ])?inversions?|\b(?:inverted|negative|flipped) (?:\w+ )?T\b(?:[- ]waves?)?"
+        rf"{_T}[- ](?:(?!or\b|and\b)\w+[- ])?inversions?|\b(?:inverted|negative"
+        rf"|flipped) (?:\w+ )?T\b(?:[- ]waves?)?"
         rf"|{_T}{_IN_LEADS} {_IS} {_VARY}(?:inverted|negative|flipped)|\bTWI\b|\bT[- ]inversions?"
         rf"|\binversions? of (?:the )?T\b",
     ),
     _w(
         (),
-        rf"\bST(?:-|/| segments?(?: and| or|/) | and | or | & )T\b(?:[- ]waves?)?(?:[- ]segments?)?[- ](?:\w+ )?{_CHANGE}"
+        rf"\bST(?:-|/| segments?(?: and| or|/) | and | or "
+        rf"| & )T\b(?:[- ]waves?)?(?:[- ]segments?)?[- ](?:\w+ )?{_CHANGE}"
         rf"|\brepolari[sz]ation {_CHANGE}",
         denied=_ST_T,
     ),
@@ -233,7 +250,8 @@ WORDINGS: tuple[Wording, ...] = (
     # QT
     _w(
         _QTS[0],
-        rf"\b(?:prolonged|long|lengthened)[- ](?:corrected )?{_QT}\b|\b{_QT} {_IS}? ?{_VARY}(?:prolonged|lengthened|long)\b"
+        rf"\b(?:prolonged|long|lengthened)[- ](?:corrected )?{_QT}\b|\b{_QT} {_IS}? ?{_VARY}(?:prolonged"
+        rf"|lengthened|long)\b"
         rf"|\b{_QT}[- ]prolong\w+|\bprolongation of (?:the )?(?:corrected )?{_QT}\b",
     ),
     _w(
@@ -244,11 +262,13 @@ WORDINGS: tuple[Wording, ...] = (
     # rate, where no name of a rhythm has taken the word
     _w(
         "tachycardia",
-        r"\btachycardi\w+|\brapid (?:ventricular )?(?:response|rate)|\bRVR\b|\b(?:fast|rapid) heart rate|\brate (?:is|was) (?:\w+ )?(?:fast|rapid|high)\b",
+        r"\btachycardi\w+|\brapid (?:ventricular )?(?:response|rate)|\bRVR\b|\b(?:fast|rapid) heart rate"
+        r"|\brate (?:is|was) (?:\w+ )?(?:fast|rapid|high)\b",
     ),
     _w(
         "bradycardia",
-        r"\bbradycardi\w+|\bslow (?:ventricular |heart )(?:response|rate)|\brate (?:is|was) (?:\w+ )?(?:slow|low)\b",
+        r"\bbradycardi\w+|\bslow (?:ventricular |heart )(?:response|rate)|\brate (?:is"
+        r"|was) (?:\w+ )?(?:slow|low)\b",
     ),
     # the recording
     _w((), r"\b(?:precordial|chest)[- ](?:leads?|electrodes?)[- ](?:reversal|misplacement|swap)"),
@@ -262,23 +282,28 @@ WORDINGS: tuple[Wording, ...] = (
     _w(
         "lead_off",
         rf"\bleads?[- ]off\b|\b(?:flat|disconnected|detached|loose|missing) {_LEAD_WORD}"
-        rf"|\b{_LEAD_WORD}\b[^.;]{{0,60}}? {_IS} (?:off|flat|disconnected|detached|missing|without (?:a )?signal|not connected)\b"
-        rf"|\b{_LEAD_WORD}(?: {LEAD})? (?:disconnected|detached|not connected)\b|\bno signal (?:in|from|at|on)\b|\b{_LEAD_WORD} without (?:a )?signal",
+        rf"|\b{_LEAD_WORD}\b[^.;]{{0,60}}? {_IS} (?:off|flat|disconnected|detached|missing"
+        rf"|without (?:a )?signal|not connected)\b"
+        rf"|\b{_LEAD_WORD}(?: {LEAD})? (?:disconnected|detached|not connected)\b|\bno signal (?:in|from|at"
+        rf"|on)\b|\b{_LEAD_WORD} without (?:a )?signal",
     ),
     _w(
         "baseline_wander",
         r"\bbase-?line (?:wander\w*|drift\w*|sway\w*|instability|shifts?|fluctuations?|arti?e?facts?)"
-        rf"|\b(?:wandering|drifting|unstable) base-?line|\bbase-?line {_IS} {_VARY}(?:wandering|drifting|unstable)",
+        rf"|\b(?:wandering|drifting|unstable) base-?line|\bbase-?line {_IS} {_VARY}(?:wandering|drifting"
+        rf"|unstable)",
     ),
     _w(
         "mains_interference",
-        rf"\b(?:mains|AC|alternating[- ]current|power[- ]?line|line|electrical|[56]0[- ]?(?:Hz|cycles?))[- ]{_ARTIFACT}",
+        rf"\b(?:mains|AC|alternating[- ]current|power[- ]?line|line|electrical|[56]0[- ]?(?:Hz"
+        rf"|cycles?))[- ]{_ARTIFACT}",
     ),
     _w(
         "noisy_lead",
         rf"\bnoisy (?:\w+ )?(?:{_LEAD_WORD}|recording|signals?|tracing|channels?)"
         rf"|\b(?:muscle|motion|movement|EMG|myogenic|tremor|electrode)[- ]{_ARTIFACT}|\bmuscle tremor"
-        rf"|\b{_LEAD_WORD}\b[^.;]{{0,60}}? {_IS} {_VARY}noisy\b|\bpoor (?:(?:signal|data|tracing|recording|technical) )?quality"
+        rf"|\b{_LEAD_WORD}\b[^.;]{{0,60}}? {_IS} {_VARY}noisy\b|\bpoor (?:(?:signal|data|tracing|recording"
+        rf"|technical) )?quality"
         rf"|\b(?:arti?e?facts?|noise) (?:in|on) (?:leads? )?{LEAD}\b",
     ),
     _w((), r"\barti?e?facts?\b", denied=("noisy_lead", "baseline_wander", "mains_interference")),
@@ -288,7 +313,8 @@ WORDINGS: tuple[Wording, ...] = (
 NORMALS: tuple[tuple[re.Pattern[str], Names], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), names)
     for pattern, names in (
-        (r"\bnormal sinus rhythm|\bNSR\b|\bnormal (?:heart |ventricular )?rate\b", ("bradycardia", "tachycardia")),
+        (r"\bnormal sinus rhythm|\bNSR\b|\bnormal (?:heart "
+            r"|ventricular )?rate\b", ("bradycardia", "tachycardia")),
         (
             r"\bnormal (?:(?:QRS|frontal|plane|electrical|heart|cardiac|mean) )*axis\b"
             rf"|(?<!P )(?<!T )(?<!P-wave )(?<!T-wave )\baxis (?:{_IS} )?(?:within )?normal\b",
@@ -301,22 +327,26 @@ NORMALS: tuple[tuple[re.Pattern[str], Names], ...] = tuple(
         ),
         (
             r"\b(?:normal|unremarkable|isoelectric) ST\b"
-            rf"|\bST(?:[- ]segments?)?(?:(?: and |/|-)T(?:[- ]?waves?)?)? (?:{_IS} )?{_VARY}(?:normal|isoelectric|unremarkable)\b",
+            rf"|\bST(?:[- ]segments?)?(?:(?: and |/|-)T(?:[- ]?waves?)?)? (?:{_IS} )?{_VARY}(?:normal"
+            rf"|isoelectric|unremarkable)\b",
             _LEVELS,
         ),
         (rf"\bvoltages? (?:{_IS} )?normal\b|\bnormal (?:QRS )?voltages?\b", (*_MASS, "low_qrs_voltage")),
         (
-            rf"\bQRS(?: complex(?:es)?| morphology)? (?:{_IS} )?(?:unremarkable|normal)\b|\bnormal QRS(?: complex(?:es)?| morphology)?\b"
+            rf"\bQRS(?: complex(?:es)?| morphology)? (?:{_IS} )?(?:unremarkable|normal)\b"
+            rf"|\bnormal QRS(?: complex(?:es)?| morphology)?\b"
             r"(?! axis| voltage)",
             (*_WIDE, *_MASS, "low_qrs_voltage", "pathological_q_waves"),
         ),
-        (rf"\bnarrow QRS\b|\bQRS(?: complexes)? (?:{_IS} )?narrow\b|\bQRS duration (?:{_IS} )?normal\b", _WIDE),
+        (rf"\bnarrow QRS\b|\bQRS(?: complexes)? (?:{_IS} )?narrow\b"
+            rf"|\bQRS duration (?:{_IS} )?normal\b", _WIDE),
         (rf"\bnormal {_PR}|\b{_PR} (?:{_IS} )?(?:within )?normal\b", BLOCKS[:1]),
         (rf"\bnormal (?:corrected )?{_QT}|\b{_QT} (?:{_IS} )?(?:within )?normal\b", _QTS),
         (rf"\bnormal intervals\b|\bintervals (?:{_IS} )?(?:within )?normal\b", (BLOCKS[0], *_QTS, *_WIDE)),
         (r"\bnormal A-?V conduction\b|\bA-?V conduction (?:is )?normal\b", BLOCKS),
         (
-            rf"\b(?:good|excellent) (?:(?:signal|technical|recording|tracing) )?quality|\bquality (?:{_IS} )?(?:good|excellent)"
+            rf"\b(?:good|excellent) (?:(?:signal|technical|recording|tracing) )?quality"
+            rf"|\bquality (?:{_IS} )?(?:good|excellent)"
             r"|\btechnically (?:satisfactory|good)",
             SIGNAL,
         ),
@@ -338,9 +368,11 @@ INFARCTS = _INFARCTS
 # no statement about the recording, or none of a finding
 NEVER = re.compile(
     r"\bnon-?S-?T(?:[- ]segment)?[- ]elevation(?: (?:myocardial )?infarct(?:ion)?| MI)?|\bNSTEMI\b"
-    r"|(?-i:\bLAD) (?:artery|territory|occlusion|stenosis|lesion|distribution)\b|\b(?:proximal|mid|distal) (?-i:LAD\b)"
+    r"|(?-i:\bLAD) (?:artery|territory|occlusion|stenosis|lesion|distribution)\b|\b(?:proximal|mid"
+    r"|distal) (?-i:LAD\b)"
     r"|\bwandering atrial pacemaker|\bcompensatory pauses?"
-    r"|\b(?:septal|small|insignificant|physiologic(?:al)?|non-?pathologic(?:al)?|non-?significant|normal) Q[- ]?waves?"
+    r"|\b(?:septal|small|insignificant|physiologic(?:al)?|non-?pathologic(?:al)?|non-?significant"
+    r"|normal) Q[- ]?waves?"
     r"|\b[56]0[- ]?Hz notch\w*|\b(?:line|mains|baseline|muscle|AC) (?:noise )?filter\w*"
     r"|\brisk of (?:\w+ )?\w+ ?\w*",
     re.IGNORECASE,

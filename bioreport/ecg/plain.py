@@ -15,14 +15,15 @@ TECHNICAL = "TECHNICAL QUALITY"
 IMPRESSION = "IMPRESSION/INTERPRETATION"
 HOME: dict[str, tuple[str, ...]] = {
     RHYTHM: (
-        "sinus_rhythm", "bradycardia", "tachycardia", "sinus_arrhythmia", "atrial_fibrillation", "atrial_flutter",
-        "supraventricular_tachycardia", "ventricular_tachycardia", "ventricular_fibrillation", "asystole", "pause",
-        "paced_rhythm", "premature_atrial_contractions", "premature_ventricular_contractions", "complete_av_block",
+        "sinus_rhythm", "bradycardia", "tachycardia", "sinus_arrhythmia", "atrial_fibrillation",
+        "atrial_flutter", "supraventricular_tachycardia", "ventricular_tachycardia",
+        "ventricular_fibrillation", "asystole", "pause", "paced_rhythm", "premature_atrial_contractions",
+        "premature_ventricular_contractions", "complete_av_block",
     ),
     CONDUCTION: (
         "first_degree_av_block", "second_degree_av_block", "right_bundle_branch_block",
-        "incomplete_right_bundle_branch_block", "left_bundle_branch_block", "intraventricular_conduction_delay",
-        "left_anterior_fascicular_block", "prolonged_qt", "short_qt",
+        "incomplete_right_bundle_branch_block", "left_bundle_branch_block",
+        "intraventricular_conduction_delay", "left_anterior_fascicular_block", "prolonged_qt", "short_qt",
     ),
     MORPHOLOGY: (
         "left_axis_deviation", "right_axis_deviation", "left_ventricular_hypertrophy",
@@ -94,7 +95,8 @@ def finding_sentence(finding: Mapping[str, Any], measurements: _Measured = ()) -
     if name in PLACED and leads:
         text += f" in {listed(leads)}"
     key = {
-        "sinus_rhythm": "rate", "bradycardia": "rate", "tachycardia": "rate", "supraventricular_tachycardia": "rate",
+        "sinus_rhythm": "rate", "bradycardia": "rate", "tachycardia": "rate",
+        "supraventricular_tachycardia": "rate",
         "first_degree_av_block": "pr", "prolonged_qt": "qtc_bazett", "short_qt": "qtc_bazett",
         "left_axis_deviation": "axis", "right_axis_deviation": "axis",
         "left_bundle_branch_block": "qrs", "right_bundle_branch_block": "qrs",
@@ -112,7 +114,8 @@ def _tachycardia(measurements: _Measured) -> str:
     runs = measurements[0].get("runs") or [] if len(measurements) == 1 else []
     if runs:
         run = max(runs, key=lambda one: one["beats"])
-        return f"A run of {run['beats']} beats of ventricular tachycardia is present, rate {run['rate']:.0f}/min."
+        what = f"A run of {run['beats']} beats of ventricular tachycardia"
+        return f"{what} is present, rate {run['rate']:.0f}/min."
     value = number(measurements, "rate")
     return f"Ventricular tachycardia is present{', rate ' + value if value else ''}."
 
