@@ -160,7 +160,24 @@ def test_numbers_and_what_they_are_of(sentence: str, numbers: list[tuple[float, 
     ],
 )  # fmt: skip
 def test_numbers_need_a_measurement(sentence: str, grounded: str | None) -> None:
-    assert support(sentence, findings("st_elevation"), [MEASURED])[0] == grounded
+    assert support(sentence, findings("sinus_rhythm", "st_elevation"), [MEASURED])[0] == grounded
+
+
+def test_times_are_those_of_findings_and_episodes() -> None:
+    long = {
+        **MEASURED,
+        "episodes": [{"name": "atrial_fibrillation", "start_seconds": 120.0, "end_seconds": 300.0}],
+    }
+    assert support("Atrial fibrillation from 120 to 300 s.", [], [long])[0]
+    assert support("Atrial fibrillation for 3 minutes.", [], [long])[0]
+    assert support("Atrial fibrillation from 120 to 900 s.", [], [long])[0] is None
+
+
+def test_what_precedes_the_beats_of_another_rhythm_has_no_interval() -> None:
+    assert support("PR 164 ms.", findings("sinus_rhythm"), [MEASURED])[0]
+    assert support("PR 164 ms.", findings("atrial_fibrillation"), [MEASURED])[0] is None
+    grounded, _ = ground({R: "", C: ""}, findings("atrial_fibrillation"), MEASURED)
+    assert grounded[C].startswith("QRS 92 ms, QT 380 ms")
 
 
 def test_what_was_not_measured_has_no_number() -> None:
@@ -187,6 +204,8 @@ def test_what_was_not_measured_has_no_number() -> None:
         ("Cannot rule out anterior infarct.", ("sinus_rhythm",), True),
         ("Probable atrial fibrillation.", ("sinus_rhythm",), False),
         ("Borderline left axis deviation.", ("sinus_rhythm",), True),
+        ("No other abnormality in what could be assessed.", ("sinus_rhythm",), True),
+        ("No other abnormality in what could be assessed.", ("pause",), False),
         ("Undetermined rhythm.", ("sinus_rhythm",), False),
         ("Nonspecific T wave abnormality.", ("sinus_rhythm",), False),
         ("Nonspecific T wave abnormality.", ("t_wave_inversion",), True),

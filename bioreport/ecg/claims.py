@@ -174,7 +174,9 @@ def support(
         claim = quantity.claim
         written = sentence[claim.start : claim.end]
         values = _values(quantity, sentence, stated, findings, measurements)
-        if quantity.kind == "time" and is_known_time(claim, findings, measurements):
+        if quantity.kind == "time" and is_known_time(
+            claim, [*findings, *_moments(measurements)], measurements
+        ):
             continue
         if any(_agrees(claim, value) for value in values) or _is_range(claim, measurements):
             continue
@@ -218,6 +220,8 @@ def _values(
 ) -> list[float]:
     """Measurements that a number can stand for, in its unit, the likeliest first."""
     kind, unit = quantity.kind, quantity.claim.unit
+    # what precedes the beats in another rhythm is no P wave of theirs
+    sinus = any(finding["name"] == "sinus_rhythm" and finding["present"] for finding in findings)
     values: list[float | None] = []
     for measured in measurements:
         atrial, runs = measured.get("atrial") or {}, measured.get("runs") or []
@@ -232,7 +236,7 @@ def _values(
         elif kind == "rr":
             rr = measured.get("rr") or {}
             values += [rr.get(f"{key}_ms") for key in ("mean", "median", "shortest", "longest")]
-        elif kind in ("pr", "qrs", "qt", "p", "axis", "p_axis", "t_axis"):
+        elif kind in ("qrs", "qt", "axis", "t_axis") or (sinus and kind in ("pr", "p", "p_axis")):
             values.append(_value(measured, kind))
         elif kind == "pause":
             values += [1000 * pause["seconds"] for pause in measured.get("pauses") or []]
@@ -261,6 +265,16 @@ def _values(
         values = [None if value is None else abs(value) * (10 if unit == "mm" else 1) for value in values]
     scale = 0.001 if unit == "s" and kind in (*_INTERVALS, "pause") else 1.0
     return [scale * float(value) for value in values if value is not None]
+
+
+def _moments(measurements: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Episodes and runs of long recordings, with begin and end as present findings have them."""
+    return [
+        {"present": True, "start_seconds": one["start_seconds"], "end_seconds": one["end_seconds"]}
+        for measured in measurements
+        for key in ("episodes", "runs")
+        for one in measured.get(key) or []
+    ]
 
 
 def _is_measured(finding: Mapping[str, Any]) -> bool:

@@ -23,6 +23,7 @@ from bioreport.sentences import MAY_END, add_sentence, listed, split_sentences
 
 UNREMARKABLE = "No abnormality was found."
 _PARTLY = " in what could be judged"
+_IN_PART = re.compile(r"\bin what could be \w+", re.IGNORECASE)
 # units and leads that end a sentence: "PR 160 ms. QRS 90 ms.", "in aVL and I. T waves"
 _MAY_END = MAY_END | {"ms", "st", "i", "t", "p", "q"}
 _ECG = r"(?:ECG|EKG|electrocardiogram|tracing|study|recording)"
@@ -160,7 +161,7 @@ def _wrong_verdict(sentence: str, said: str, evidence: Evidence) -> str | None:
     if otherwise or _NORMAL.search(sentence):
         if abnormal:
             return f"it calls the recording normal, but {abnormal[0]} was found"
-        if not _is_judged(evidence) and _PARTLY not in sentence:
+        if not _is_judged(evidence) and not _IN_PART.search(sentence):
             return "it calls the recording normal, but not enough of it could be judged"
     if _URGENT.search(sentence) and not evidence.has(*CRITICAL):
         return "it calls for urgency, but no critical finding was found"

@@ -123,11 +123,23 @@ def _tachycardia(measurements: _Measured) -> str:
 def plain(section: str, state: Mapping[str, bool], measurements: _Measured) -> str:
     """Text of a section in which nothing was left: what was measured, or looked for and not found."""
     numbers = {
-        RHYTHM: (("The ventricular rate is", "rate"),),
-        CONDUCTION: (("PR", "pr"), ("QRS", "qrs"), ("QT", "qt"), ("QTc", "qtc_bazett")),
-        MORPHOLOGY: (("The QRS axis is", "axis"),),
+        RHYTHM: (("The ventricular rate is", "rate", "bradycardia"),),
+        CONDUCTION: (
+            ("PR", "pr", "first_degree_av_block"),
+            ("QRS", "qrs", "intraventricular_conduction_delay"),
+            ("QT", "qt", "prolonged_qt"),
+            ("QTc", "qtc_bazett", "prolonged_qt"),
+        ),
+        MORPHOLOGY: (("The QRS axis is", "axis", "left_axis_deviation"),),
     }.get(section, ())
-    measured = [f"{word} {value}" for word, key in numbers if (value := number(measurements, key))]
+    # a number only where what it is judged by was judged, PR in sinus rhythm alone
+    measured = [
+        f"{word} {value}"
+        for word, key, name in numbers
+        if name in state
+        and (key != "pr" or state.get("sinus_rhythm"))
+        and (value := number(measurements, key))
+    ]
     absent = [name for name in _DENIED.get(section, ()) if state.get(name) is False]
     sentences = [f"{', '.join(measured)}."] if measured else []
     if absent:
