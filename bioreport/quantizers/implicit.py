@@ -1,10 +1,13 @@
 """QINCo: each stage's codewords depend on what the stages before it chose (Huijben et al. 2024)."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bioreport.quantizers.kmeans import residual_kmeans
+from bioreport.quantizers.averages import note_choices, step_sizes
+from bioreport.quantizers.kmeans import centroids, residual_kmeans
 from bioreport.quantizers.output import Quantized, straight_through
 from bioreport_kernels import ImplicitWeights, implicit_decode, implicit_quantize
 from bioreport_kernels.reference.implicit import implicit_codewords
@@ -21,6 +24,11 @@ class QincoQuantizer(nn.Module):
         Residual blocks in a stage's network.
     hidden : int
         Width inside a block.
+    learning : {"average", "gradient"}
+        Codewords follow moving averages: each moves by the mean of what its vectors still miss after its
+        stage, which is `ResidualQuantizer`'s rule where the networks are the identity. Or they learn by the
+        loss, as published; that suits vectors that stay as they are. Behind an encoder that still learns,
+        steps of a fixed size leave the codewords behind and few of them in use.
     commitment : float
         Weight of ‖z − sg(ẑ)‖².
     least_used, decay : float
@@ -43,15 +51,19 @@ class QincoQuantizer(nn.Module):
         *,
         blocks: int = 2,
         hidden: int = 256,
+        learning: Literal["average", "gradient"] = "average",
         commitment: float = 0.25,
         decay: float = 0.99,
         least_used: float = 0.05,
     ) -> None:
         super().__init__()
-        later = stages - 1
+        if learning not in ("average", "gradient"):
+            raise ValueError(f"learning must be 'average' or 'gradient', got {learning!r}")
+        later, by_gradient = stages - 1, learning == "gradient"
+        self.learning = learning
         self.commitment, self.decay, self.least_used = commitment, decay, least_used
-        self.first = nn.Parameter(torch.randn(codewords, dim))
-        self.codebooks = nn.Parameter(torch.randn(later, codewords, dim))
+        self.first = nn.Parameter(torch.randn(codewords, dim), requires_grad=by_gradient)
+        self.codebooks = nn.Parameter(torch.randn(later, codewords, dim), requires_grad=by_gradient)
         self.concat = nn.Parameter(torch.zeros(later, dim, 2 * dim))
         self.bias = nn.Parameter(torch.zeros(later, dim))
         self.up = nn.Parameter(torch.randn(later, blocks, hidden, dim) * (2 / dim) ** 0.5)
@@ -79,7 +91,7 @@ class QincoQuantizer(nn.Module):
         loss = self.commitment * F.mse_loss(z, vectors)
         if self.training and len(rows):
             loss = loss + self._stage_loss(rows, codes)
-            self._reset_unused(rows, codes)
+            self._learn(rows, codes)
         return Quantized(straight_through(z, vectors), codes.view(*z.shape[:-1], -1), loss)
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -91,23 +103,27 @@ class QincoQuantizer(nn.Module):
 
     def _estimates(self, codes: Tensor) -> list[Tensor]:
         """What is known of the vectors [N, D] after each stage."""
-        weights = self.weights
         estimates = [self.first[codes[:, 0]]]
-        for stage in range(len(self.codebooks)):
-            step = implicit_codewords(weights, stage, codes[:, stage + 1], estimates[-1])
-            estimates.append(estimates[-1] + step)
+        for stage in range(1, codes.shape[1]):
+            estimates.append(estimates[-1] + self._step(stage, codes[:, stage], estimates[-1]))
         return estimates
 
+    def _step(self, stage: int, codes: Tensor, estimate: Tensor) -> Tensor:
+        """Codewords [N, D] of a stage after the `estimate` of those before it."""
+        if stage == 0:
+            return self.first[codes]
+        return implicit_codewords(self.weights, stage - 1, codes, estimate)
+
     @torch.no_grad()
-    def _reset_unused(self, rows: Tensor, codes: Tensor) -> None:
-        count = len(self.first)
-        before = [torch.zeros_like(rows), *self._estimates(codes)[:-1]]
-        for stage, (known, chosen) in enumerate(zip(before, self.chosen, strict=True)):
-            share = torch.bincount(codes[:, stage], minlength=count) / len(rows)
-            chosen.mul_(self.decay).add_(share, alpha=1 - self.decay)
-            unused = chosen * count < self.least_used
-            if unused.any():
-                some = torch.randint(len(rows), (int(unused.sum()),), device=rows.device)
-                book = self.first if stage == 0 else self.codebooks[stage - 1]
-                book[unused] = (rows - known)[some]
-                chosen[unused] = 1 / count
+    def _learn(self, rows: Tensor, codes: Tensor) -> None:
+        known = torch.zeros_like(rows)
+        for stage, (book, chosen) in enumerate(zip((self.first, *self.codebooks), self.chosen, strict=True)):
+            taken = codes[:, stage]
+            left = rows - known - self._step(stage, taken, known)
+            missed, members = centroids(left, taken, len(book), torch.zeros_like(book))
+            share = members / len(rows)
+            if self.learning == "average":
+                book.add_(missed * step_sizes(chosen, share, self.decay)[:, None])
+            # by the codewords as they are now: else every stage would mend the same error again
+            before, known = known, known + self._step(stage, taken, known)
+            note_choices(book, chosen, share, rows - before, self.decay, self.least_used)

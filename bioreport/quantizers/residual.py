@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bioreport.quantizers.averages import note_choices, step_sizes
 from bioreport.quantizers.kmeans import centroids, residual_kmeans
 from bioreport.quantizers.output import Quantized, straight_through
 from bioreport_kernels import residual_quantize
@@ -97,25 +98,15 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def _learn(self, rows: Tensor, codes: Tensor) -> None:
-        rest, count = rows, self.codebooks.shape[1]
+        rest = rows
         for stage, (book, chosen) in enumerate(zip(self.codebooks, self.chosen, strict=True)):
-            means, members = centroids(rest, codes[:, stage], count, book)
+            means, members = centroids(rest, codes[:, stage], len(book), book)
             share = members / len(rows)
             if self.learning == "average":
-                # each codeword moves by its share of the averaged counts, as averages of sums over counts do
-                weight = (
-                    (1 - self.decay)
-                    * share
-                    / (self.decay * chosen + (1 - self.decay) * share).clamp(min=1e-12)
-                )
-                book.lerp_(means, weight[:, None])
+                book.lerp_(means, step_sizes(chosen, share, self.decay)[:, None])
             # by the codewords as they are now: else every stage would mend the same error again
             left = rest - book[codes[:, stage]]
-            chosen.mul_(self.decay).add_(share, alpha=1 - self.decay)
-            unused = chosen * count < self.least_used
-            if unused.any():
-                book[unused] = rest[torch.randint(len(rest), (int(unused.sum()),), device=rest.device)]
-                chosen[unused] = 1 / count
+            note_choices(book, chosen, share, rest, self.decay, self.least_used)
             rest = left
 
 
