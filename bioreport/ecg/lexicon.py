@@ -180,16 +180,17 @@ def _read(piece: str, sentence: str) -> list[_Found]:
         rest = rest[: match.start()] + " " * len(match[0]) + rest[match.end() :]
         return _status(piece, match.start(), match.end())
 
-    for wording in WORDINGS[:1]:
-        for match in wording.pattern.finditer(rest):
-            status = take(match)
-            found += [(name, status, *match.span()) for name in wording.stated]
+    # acute infarcts before all others, and both before the words that they consist of
+    acute, *others = WORDINGS
+    for match in acute.pattern.finditer(rest):
+        status = take(match)
+        found += [(name, status, *match.span()) for name in acute.stated]
     for match in INFARCT.finditer(rest):
         found += [(name, status, *match.span()) for name, status in _infarct(match, take(match))]
     for match in DEGREES.finditer(rest):
         status = take(match)
         found += [(BLOCKS[_degree(one[0])], status, *match.span()) for one in DEGREE.finditer(match[0])]
-    for wording in WORDINGS[1:]:
+    for wording in others:
         for match in wording.pattern.finditer(rest):
             status = take(match)
             names = wording.denied if status == "denied" else wording.stated
