@@ -5,6 +5,7 @@ Exit codes: 0 all written, 1 some input failed (a sentence each on stderr), 2 wr
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,6 +74,37 @@ def build_parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--seed", type=_seed, metavar="N", help="seed for sampling")
     _verbosity(generate)
+
+    corpus = commands.add_parser("corpus", help="list a data set's recordings, reports and splits")
+    corpus.add_argument(
+        "layout",
+        choices=("heedb", "ptbxl", "mimic-iv-ecg", "tuh", "folder"),
+        help="of the data set; folder: recordings, each with a report of the same name beside it or without",
+    )
+    corpus.add_argument("directory", type=Path, metavar="DIR")
+    corpus.add_argument("-o", "--output", type=Path, required=True, metavar="MANIFEST")
+    corpus.add_argument(
+        "--check", action="store_true", help="compare the signals of all splits too (reads every recording)"
+    )
+    corpus.add_argument(
+        "--list-leaks",
+        action="store_true",
+        help="list what two splits share and write the manifest all the same",
+    )
+    corpus.add_argument(
+        "--seed",
+        type=_seed_or_best,
+        default=0,
+        metavar="N|best",
+        help="of the split by patient; best: the one of 64 that splits every finding most evenly",
+    )
+    corpus.add_argument(
+        "--patient",
+        type=_expression,
+        metavar="REGEX",
+        help="of folder: finds the patient in a recording's path",
+    )
+    _verbosity(corpus)
 
     encode = commands.add_parser("encode", help="turn a manifest's recordings into tokens, once")
     encode.add_argument("manifest", type=Path)
@@ -199,6 +231,18 @@ def _seed(text: str) -> int:
     if not 0 <= number < 2**32:
         raise argparse.ArgumentTypeError("must be from 0 to 4294967295")
     return number
+
+
+def _seed_or_best(text: str) -> int | None:
+    return None if text == "best" else _seed(text)
+
+
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"is no regular expression ({error})") from error
+    return text
 
 
 def _temperature(text: str) -> float:

@@ -219,6 +219,32 @@ def _targets(
     return targets, form
 
 
+def corpus(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """A manifest of a data set as it lies on disk."""
+    if options.patient is not None and options.layout != "folder":
+        parser.error("--patient is for the layout folder; the other data sets name their patients")
+    from bioreport.corpora.build import build_manifest
+
+    summary = build_manifest(
+        options.layout,
+        options.directory,
+        options.output,
+        signals=options.check,
+        list_leaks=options.list_leaks,
+        seed=options.seed,
+        patient=options.patient,
+        progress=not options.quiet,
+    )
+    for leak in summary.leaks:
+        _say(options, f"leak: {leak}")
+    for sentence in summary.sentences():
+        _say(options, sentence)
+    if options.seed is None:
+        _say(options, f"The seed of the split is {summary.seed}; give --seed {summary.seed} from now on.")
+    _say(options, f"{summary.manifest}: written")
+    return 0
+
+
 def encode(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Tokens of a manifest's recordings, kept for training."""
     _quiet_libraries(options)

@@ -19,7 +19,7 @@ class Notes:
     def add(self, kind: str, example: object) -> None:
         """Count one more of a kind, e.g. ``"recordings without a report, kept without sections"``."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        self._first.setdefault(kind, str(example))
+        self._first.setdefault(kind, str(example).rstrip("."))
 
     def sentences(self) -> list[str]:
         """One sentence a kind: ``"Recordings without a report: 3, the first is a.edf."``"""
