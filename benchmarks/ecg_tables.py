@@ -97,7 +97,7 @@ def written(result: dict[str, Any]) -> list[str]:
     lines = [
         "### ECG-Byte and ECG-Tok before the same language model",
         "",
-        "| | signal tokens | loss held out, nats a token | finding F1 of texts | s a step |",
+        "| | signal tokens | loss held out, nats a token | finding F1 | s a step |",
         "|---|---|---|---|---|",
     ]
     for row in found["ways"]:
@@ -108,11 +108,11 @@ def written(result: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"{found['steps']} steps of {found['batch_size']} records on all weights, from the same language "
-        f"model ({found['language_model']['parameters'] / 1e6:.1f} M, {found['language_model']['steps']} "
-        f"steps on texts). ECG-Byte has {pairs['merges']:,} merges and reads the first "
-        f"{pairs['seconds_read']:.0f} s, one of its two published lengths: all 10 s are "
+        f"Impressions alone: {found['steps']} steps of {found['batch_size']} records on all weights, from "
+        f"the same language model ({found['language_model']['parameters'] / 1e6:.1f} M, "
+        f"{found['language_model']['origin']}). ECG-Byte has {pairs['merges']:,} merges and "
+        f"reads the first {pairs['seconds_read']:.0f} s, one of its two published lengths: all 10 s are "
         f"{pairs['symbols_of_10_s']:,.0f} symbols, of which the published limit of 1,000 would leave the "
         f"first leads. F1 by the lexicon, which reads {found['text_f1_of_the_references']:.3f} out of the "
-        "reference reports.",
+        "reference impressions.",
     ]

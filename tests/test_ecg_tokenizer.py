@@ -124,3 +124,23 @@ def test_command_line_trains_and_tokenizes(tmp_path: Path, capsys: pytest.Captur
     tensors = load_file(tmp_path / "codes" / "r0.safetensors")
     assert tensors["codes"].shape == (1, 79, 4) and tensors["codes"].dtype == torch.int16
     assert "missing.hea" in capsys.readouterr().err
+
+
+def test_qincos_networks_learn_at_a_tenth_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[tuple[float, int]]] = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, *args: object, **kwargs: object) -> None:
+            seen.append(
+                [(group["lr"], sum(p.numel() for p in group["params"])) for group in self.param_groups]
+            )
+            super().step(*args, **kwargs)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    model = train_tokenizer(windows(2), SMALL, steps=3, batch_size=2, lr=1e-2)
+    of_quantizer = sum(p.numel() for p in model.quantizer.parameters())
+    of_all = sum(p.numel() for p in model.parameters())
+    assert len(seen) == 3
+    for (rate, others), (slower, own) in seen:
+        assert slower == pytest.approx(rate / 10)
+        assert own == of_quantizer and others == of_all - of_quantizer
