@@ -18,7 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bioreport.ecg.preprocess import SPECS, EcgSpec
 from bioreport.encoders.cbramod import CBraMod
+from bioreport.encoders.ecg_autoencoder import EcgTokenizer, TokenizerConfig
 from bioreport.errors import InputError
 from bioreport.files import folder_written_atomically
 from bioreport.heads import FindingsHead
@@ -28,7 +30,9 @@ from bioreport.projectors import build_projector
 if TYPE_CHECKING:
     from bioreport.fusion import PrefixFusion
 
-EMBEDDED = Path(__file__).parent / "models" / "bioreport-tiny"
+_MODELS = Path(__file__).parent / "models"
+# the model inside the package for each kind of recording
+EMBEDDED = {"eeg": _MODELS / "bioreport-tiny", "ecg": _MODELS / "bioreport-ecg-tiny"}
 FORMAT, VERSION = "bioreport-bundle", 1
 SPECIAL_TOKENS = ("start_eeg_token", "end_eeg_token", "eeg_session_separator_token")
 _OWN_FILES = frozenset({"config.json", "model.safetensors", "llm", "README.md"})
@@ -42,10 +46,10 @@ class Bundle:
     ----------
     name : str
     encoder_config : dict
-        ``class`` and the sizes `CBraMod` takes.
-    encoder : CBraMod
-        Put in eval mode and frozen, as the findings head is.
-    preprocess : PreprocessSpec
+        ``class`` and the sizes that `CBraMod` or, for ECG, `TokenizerConfig` takes.
+    encoder : CBraMod or EcgTokenizer
+        Put in eval mode and frozen, as the findings head is. Decides the `modality`.
+    preprocess : PreprocessSpec or EcgSpec
         What the encoder wants to see.
     projector_config : dict or None
         ``kind``, ``encoder_dim``, ``llm_dim`` and the sizes `build_projector` takes; None before training.
@@ -70,8 +74,8 @@ class Bundle:
 
     name: str
     encoder_config: dict[str, Any]
-    encoder: CBraMod
-    preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
+    encoder: CBraMod | EcgTokenizer
+    preprocess: PreprocessSpec | EcgSpec = field(default_factory=PreprocessSpec)
     projector_config: dict[str, Any] | None = None
     projector: nn.Module | None = None
     special_tokens: dict[str, Tensor] = field(default_factory=dict)
@@ -93,8 +97,15 @@ class Bundle:
                 module.eval().requires_grad_(False)
 
     @property
+    def modality(self) -> str:
+        """What it writes reports of: ``"eeg"`` or ``"ecg"``."""
+        return "ecg" if isinstance(self.encoder, EcgTokenizer) else "eeg"
+
+    @property
     def encoder_dim(self) -> int:
         """Width of a token."""
+        if isinstance(self.encoder, EcgTokenizer):
+            return self.encoder.config.dim
         return int(self.encoder_config.get("out_dim", 200))
 
     @property
@@ -178,7 +189,7 @@ class Bundle:
             "name": self.name,
             "encoder": self.encoder_config,
             "projector": self.projector_config,
-            "preprocess": asdict(self.preprocess),
+            "preprocess": self._preprocess_config(),
             "prompt": self.prompt_style,
             "llm": self.llm_source,
             "findings_head": self.findings_head.config() if self.findings_head is not None else None,
@@ -186,12 +197,17 @@ class Bundle:
             "disclaimer": self.disclaimer,
         }
 
+    def _preprocess_config(self) -> dict[str, Any]:
+        if isinstance(self.preprocess, EcgSpec):
+            return {"name": self.preprocess.name}
+        return asdict(self.preprocess)
+
     def encoding_key(self) -> str:
         """Hash of all that decides what a recording is encoded to."""
         head = self.findings_head
         settings = json.dumps(
             [
-                asdict(self.preprocess),
+                self._preprocess_config(),
                 self.encoder_config,
                 head.config() if head is not None else None,
                 self.compat,
@@ -268,7 +284,8 @@ def load_bundle(
     Parameters
     ----------
     name_or_dir : str or path-like
-        ``"bioreport-tiny"``, which lies inside the package, or a bundle's folder.
+        ``"bioreport-tiny"`` (EEG) or ``"bioreport-ecg-tiny"``, which lie inside the package, or a bundle's
+        folder.
     llm : str, optional
         Hub id or folder of the LLM to use in place of the bundle's.
     device : {"auto", "cpu", "cuda"} or torch.device
@@ -282,7 +299,8 @@ def load_bundle(
     InputError
         Where a file is missing, cannot be read, or does not fit the others.
     """
-    folder = EMBEDDED if str(name_or_dir) == EMBEDDED.name else Path(name_or_dir)
+    inside = {path.name: path for path in EMBEDDED.values()}
+    folder = inside.get(str(name_or_dir), Path(name_or_dir))
     place = resolve_device(device)
     config = _read_config(folder)
     weights = folder / "model.safetensors"
@@ -320,7 +338,8 @@ def load_bundle(
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    cure = "give bioreport-tiny or a folder that `bioreport train` or `bioreport convert` has written"
+    names = " or ".join(path.name for path in EMBEDDED.values())
+    cure = f"give {names} or a folder that `bioreport train` or `bioreport convert` has written"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -339,17 +358,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _build(config: dict[str, Any], folder: Path) -> Bundle:
-    encoder = dict(config["encoder"])
-    if encoder["class"] != "CBraMod":
-        raise ValueError(f"unknown encoder {encoder['class']!r}")
-    sizes = {key: value for key, value in encoder.items() if key != "class"}
-    spec = dict(config["preprocess"])
-    spec["channels"] = tuple(spec["channels"])
+    encoder, preprocess = _build_encoder(dict(config["encoder"]), dict(config["preprocess"]))
     bundle = Bundle(
         name=str(config["name"]),
-        encoder_config=encoder,
-        encoder=CBraMod(**sizes),
-        preprocess=PreprocessSpec(**spec),
+        encoder_config=dict(config["encoder"]),
+        encoder=encoder,
+        preprocess=preprocess,
         prompt_style=config["prompt"],
         compat=config["compat"],
         disclaimer=config.get("disclaimer", ""),
@@ -362,6 +376,18 @@ def _build(config: dict[str, Any], folder: Path) -> Bundle:
     if config["findings_head"] is not None:
         bundle.findings_head = FindingsHead(bundle.encoder_dim, **config["findings_head"])
     return bundle
+
+
+def _build_encoder(
+    sizes: dict[str, Any], preprocess: dict[str, Any]
+) -> tuple[CBraMod | EcgTokenizer, PreprocessSpec | EcgSpec]:
+    kind = sizes.pop("class")
+    if kind == "CBraMod":
+        preprocess["channels"] = tuple(preprocess["channels"])
+        return CBraMod(**sizes), PreprocessSpec(**preprocess)
+    if kind == "EcgTokenizer":
+        return EcgTokenizer(TokenizerConfig(**sizes)), SPECS[preprocess["name"]]
+    raise ValueError(f"unknown encoder {kind!r}")
 
 
 def _load(module: nn.Module, tensors: dict[str, Tensor], weights: Path, prefix: str) -> None:

@@ -17,7 +17,7 @@ from bioreport.errors import InputError
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line in one place."""
     parser = argparse.ArgumentParser(
-        prog="bioreport", description="Draft clinical reports from EEG recordings."
+        prog="bioreport", description="Draft clinical reports from EEG and ECG recordings."
     )
     parser.add_argument("--version", action="version", version=f"bioreport {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -28,9 +28,10 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="EDF, EDF+, BDF, BrainVision (.vhdr), EEGLAB (.set) or FIF",
+        help="EEG: EDF, EDF+, BDF, BrainVision (.vhdr), EEGLAB (.set) or FIF; "
+        "ECG: WFDB (.hea, .dat, .mat or the record's name), EDF or DICOM",
     )
-    _model_options(generate)
+    _model_options(generate, default=None)
     generate.add_argument(
         "--attention",
         choices=("auto", "flash"),
@@ -156,7 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--projector",
         default="sequence-perceiver",
-        choices=("linear", "sequence", "perceiver", "sequence-perceiver"),
+        choices=("linear", "sequence", "perceiver", "sequence-perceiver", "attention"),
     )
     train.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     train.add_argument(
@@ -203,10 +204,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", default="bioreport-tiny", metavar="NAME|DIR", help="bundle (default: the embedded)"
-    )
+def _model_options(parser: argparse.ArgumentParser, default: str | None = "bioreport-tiny") -> None:
+    kind = default or "the embedded one for EEG or ECG"
+    parser.add_argument("--model", default=default, metavar="NAME|DIR", help=f"bundle (default: {kind})")
     parser.add_argument("--llm", metavar="ID|DIR", help="causal LM in place of the bundle's")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")

@@ -6,6 +6,7 @@ import logging
 import resource
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from bioreport.files import write_atomically
 if TYPE_CHECKING:
     from bioreport.ecg.reading import EcgRecording
     from bioreport.evidence import Evidence
+    from bioreport.meit.pipeline import MeitPipeline
     from bioreport.pipeline import ReportPipeline
     from bioreport.recording import Recording
     from bioreport.report import Report
@@ -44,18 +46,7 @@ def _quiet_libraries(options: argparse.Namespace) -> None:
 
 def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Write one report a file, or one of all with ``--together``."""
-    from bioreport.prompts import SECTIONS
-
-    sections = None
-    if options.sections is not None:
-        by_fold = {name.casefold(): name for name in SECTIONS}
-        sections = []
-        for given in options.sections.split(","):
-            if given.strip().casefold() not in by_fold:
-                parser.error(f"unknown section {given.strip()!r}; known are: {', '.join(SECTIONS)}")
-            sections.append(by_fold[given.strip().casefold()])
-            if sections.count(sections[-1]) > 1:
-                parser.error(f"section {sections[-1]} is asked for twice")
+    sections = _sections(options.sections, parser)
     groups: list[tuple[Path, ...]] = (
         [tuple(options.files)] if options.together else [(f,) for f in options.files]
     )
@@ -66,27 +57,44 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     )
     _quiet_libraries(options)
 
+    from bioreport.bundle import EMBEDDED
     from bioreport.pipeline import ReportPipeline
     from bioreport.stages import Stages
 
-    pipeline = ReportPipeline.from_pretrained(
-        options.model,
-        llm=options.llm,
-        device=options.device,
-        dtype=options.dtype,
-        attention=options.attention,
-    )
+    @cache
+    def pipeline_of(model: str) -> "ReportPipeline | MeitPipeline":
+        if Path(model).is_dir():
+            from bioreport.meit import is_meit
+            from bioreport.meit.pipeline import MeitPipeline
+
+            if is_meit(model):
+                return MeitPipeline.from_pretrained(
+                    model, llm=options.llm, device=options.device, dtype=options.dtype
+                )
+        return ReportPipeline.from_pretrained(
+            model,
+            llm=options.llm,
+            device=options.device,
+            dtype=options.dtype,
+            attention=options.attention,
+        )
+
+    def pipeline_for(modality: str) -> "ReportPipeline | MeitPipeline":
+        return pipeline_of(options.model or EMBEDDED[modality].name)
+
+    if options.model is not None:
+        # a model that cannot be loaded is told before any signal is read
+        pipeline_of(options.model)
     failed = 0
-    waiting: list[tuple[Path | None, list[Evidence], Stages]] = []
+    waiting: dict[str, list[tuple[Path | None, list[Evidence], Stages]]] = {}
 
-    def write_waiting() -> int:
-        batch = list(waiting)
-        waiting.clear()
-        return write_batch(batch) if batch else 0
+    def write_waiting(modality: str) -> int:
+        batch = waiting.pop(modality, [])
+        return write_batch(modality, batch) if batch else 0
 
-    def write_batch(batch: "list[tuple[Path | None, list[Evidence], Stages]]") -> int:
+    def write_batch(modality: str, batch: "list[tuple[Path | None, list[Evidence], Stages]]") -> int:
         try:
-            reports = pipeline.write(
+            reports = pipeline_for(modality).write(
                 [evidence for _, evidence, _ in batch],
                 [history] * len(batch),
                 sections,
@@ -97,7 +105,7 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
             )
         except InputError as error:
             if len(batch) > 1:  # one that is too long for the model stops no other
-                return sum(write_batch([one]) for one in batch)
+                return sum(write_batch(modality, [one]) for one in batch)
             _fail(error)
             return 1
         lost = 0
@@ -115,24 +123,54 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     for group, target in zip(bar, targets, strict=True):
         stages = Stages()
         try:
-            evidence = _read_group(pipeline, group, options, stages)
+            recordings = _open_group(group, sections, options, stages)
         except InputError as error:
             _fail(error)
             failed += 1
             continue
-        waiting.append((target, evidence, stages))
-        if len(waiting) == options.batch_size:
-            failed += write_waiting()
-    failed += write_waiting()
+        modality = recordings[0].modality
+        # outside of what counts as a recording's failure: without its model no report can be written
+        pipeline = pipeline_for(modality)
+        try:
+            evidence = pipeline.read(
+                tuple(recordings), line_frequency=options.line_frequency, signal=options.signal, stages=stages
+            )
+        except InputError as error:
+            _fail(error)
+            failed += 1
+            continue
+        waiting.setdefault(modality, []).append((target, evidence, stages))
+        if len(waiting[modality]) == options.batch_size:
+            failed += write_waiting(modality)
+    failed += sum(write_waiting(modality) for modality in list(waiting))
     if options.verbose:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         _say(options, f"peak memory {peak:.0f} MiB")
     return 1 if failed else 0
 
 
-def _read_group(
-    pipeline: "ReportPipeline", group: tuple[Path, ...], options: argparse.Namespace, stages: "Stages"
-) -> "list[Evidence]":
+def _sections(given: str | None, parser: argparse.ArgumentParser) -> list[str] | None:
+    """The names of ``--sections`` as they are spelt in reports."""
+    from bioreport.prompts import ECG_SECTIONS, SECTIONS
+
+    if given is None:
+        return None
+    known = tuple(dict.fromkeys([*SECTIONS, *ECG_SECTIONS]))
+    by_fold = {name.casefold(): name for name in known}
+    sections: list[str] = []
+    for one in given.split(","):
+        if one.strip().casefold() not in by_fold:
+            parser.error(f"unknown section {one.strip()!r}; known are: {', '.join(known)}")
+        sections.append(by_fold[one.strip().casefold()])
+        if sections.count(sections[-1]) > 1:
+            parser.error(f"section {sections[-1]} is asked for twice")
+    return sections
+
+
+def _open_group(
+    group: tuple[Path, ...], sections: list[str] | None, options: argparse.Namespace, stages: "Stages"
+) -> "list[Recording | EcgRecording]":
+    from bioreport.prompts import sections_of
     from bioreport.recording import open_recording
 
     recordings: list[Recording | EcgRecording] = []
@@ -141,10 +179,22 @@ def _read_group(
             recording = open_recording(path)
         for line in _mapping_lines(recording):
             _say(options, line, only_verbose=True)
+        kind = recording.modality.upper()
+        if recordings and recording.modality != recordings[0].modality:
+            raise InputError(
+                path,
+                f"is an {kind}, and {recordings[0].path.name} is an {recordings[0].modality.upper()}",
+                "give recordings of two kinds without --together",
+            )
+        for name in sections or ():
+            if name not in sections_of(recording.modality):
+                raise InputError(
+                    path,
+                    f"is an {kind}, whose reports have no section {name}",
+                    f"choose from: {', '.join(sections_of(recording.modality))}",
+                )
         recordings.append(recording)
-    return pipeline.read(
-        tuple(recordings), line_frequency=options.line_frequency, signal=options.signal, stages=stages
-    )
+    return recordings
 
 
 def _mapping_lines(recording: "Recording | EcgRecording") -> list[str]:

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 # distribution, module, what it is for, command that adds it
 REQUIRED = (
@@ -44,9 +45,9 @@ def examine() -> tuple[list[str], bool]:
             else:
                 lines.append(f"{distribution} {found}: {purpose}")
     lines += _devices()
-    model = _embedded_model()
-    complete &= model is not None
-    lines.append(f"bioreport-tiny: {model or 'missing; reinstall bioreport'}")
+    for name, model in _embedded_models().items():
+        complete &= model is not None
+        lines.append(f"{name}: {model or 'missing; reinstall bioreport'}")
     return lines, complete
 
 
@@ -74,11 +75,12 @@ def _devices() -> list[str]:
     return lines
 
 
-def _embedded_model() -> str | None:
+def _embedded_models() -> dict[str, str | None]:
+    """Size of each model inside the package, None where it is not there."""
     from bioreport.bundle import EMBEDDED
 
-    weights = EMBEDDED / "model.safetensors"
-    if not weights.is_file():
-        return None
-    size = sum(file.stat().st_size for file in EMBEDDED.rglob("*") if file.is_file())
-    return f"{size / 1e6:.1f} MB"
+    sizes: dict[str, str | None] = {}
+    for folder in filter(Path.is_dir, EMBEDDED.values()):
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        sizes[folder.name] = f"{size / 1e6:.1f} MB" if (folder / "model.safetensors").is_file() else None
+    return sizes

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bioreport.bundle import Bundle
+from bioreport.bundle import EMBEDDED, Bundle
+from bioreport.ecg.facts import prompt_facts, report_facts
 from bioreport.ecg.reading import EcgRecording
 from bioreport.errors import InputError
 from bioreport.findings import finding_facts
-from bioreport.formats import READABLE
 from bioreport.grounding import usable_electrodes
 from bioreport.heads import pool_features
 from bioreport.measurements import Measurer, facts, measured_findings
 from bioreport.montage import FEW_ELECTRODES
-from bioreport.preprocess import EpochBatch, detect_line_frequency, stream_epochs
+from bioreport.preprocess import EpochBatch, PreprocessSpec, detect_line_frequency, stream_epochs
 from bioreport.recording import Recording, Segment
 from bioreport.stages import Stages
 from bioreport.statistics import BandPowerStatistics
@@ -37,14 +37,16 @@ class Evidence:
         Length of the stored signal in s.
     channels : tuple of str
         Canonical names of the channels that were used.
-    tokens : Tensor, shape (epochs, dim), float32
-        One token a 10-s epoch, in the order of time.
+    tokens : Tensor, shape (tokens, dim), float32
+        In the order of time: of an EEG one token a 10-s epoch, of an ECG one a frame of 128 ms.
     findings : list of dict
         Model's and measured findings, in the shape of a report's.
     measurements : dict
-        See `bioreport.measurements.Measurer.result`.
+        See `bioreport.measurements.Measurer.result` and `bioreport.ecg.measure.measure_ecg`.
     statistics : str
         Band powers as text, for ``--signal statistics``; empty unless asked for.
+    modality : str
+        ``"eeg"`` or ``"ecg"``.
     """
 
     file: str
@@ -55,9 +57,12 @@ class Evidence:
     measurements: dict[str, Any]
     statistics: str = ""
     warnings: list[str] = field(default_factory=list)
+    modality: str = "eeg"
 
     def facts(self) -> list[str]:
         """Short fixed-form sentences for the prompt: what was measured, then what the model found."""
+        if self.modality == "ecg":
+            return prompt_facts(report_facts(self.measurements, self.findings), self.findings)
         model = [finding for finding in self.findings if finding["source"] == "model"]
         return facts(self.measurements) + finding_facts(model)
 
@@ -94,8 +99,7 @@ def read_evidence(
 
     Parameters
     ----------
-    recording : Recording
-        An ECG is refused with a sentence.
+    recording : Recording or EcgRecording
     bundle : Bundle
         Its encoder makes the tokens; its findings head, where it has one, the model's findings.
     line_frequency : float, optional
@@ -106,14 +110,26 @@ def read_evidence(
     Raises
     ------
     InputError
-        Where no epoch of the recording can be used.
+        Where no epoch of the recording can be used, or the bundle is for the other kind of recording.
     """
-    if isinstance(recording, EcgRecording):
+    modality = "ecg" if isinstance(recording, EcgRecording) else "eeg"
+    if modality != bundle.modality:
         raise InputError(
-            recording.path, "is an ECG, of which this version writes no report", f"give an EEG as {READABLE}"
+            recording.path,
+            f"is an {modality.upper()}, but {bundle.name} is a model for {bundle.modality.upper()}",
+            f"use {EMBEDDED[modality].name} or another model for {modality.upper()} with --model",
         )
-    stages = stages or Stages()
+    if isinstance(recording, EcgRecording):
+        if statistics:
+            raise InputError(
+                recording.path, "is an ECG, whose band powers say nothing", "use --signal tokens or none"
+            )
+        from bioreport.ecg.evidence import read_ecg_evidence
+
+        return read_ecg_evidence(recording, bundle, stages=stages)
     spec = bundle.preprocess
+    assert isinstance(spec, PreprocessSpec)
+    stages = stages or Stages()
     with stages("mains"):
         line = detect_line_frequency(recording)
         if line_frequency is not None:

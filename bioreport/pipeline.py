@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bioreport.bundle import Bundle, load_bundle
+from bioreport.ecg.grounding import ground as ground_ecg
 from bioreport.ecg.reading import EcgRecording
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence, read_evidence
@@ -16,7 +17,7 @@ from bioreport.findings import BY_NAME
 from bioreport.fusion import TooLong
 from bioreport.generation import generate_sections
 from bioreport.grounding import ground
-from bioreport.prompts import DEFAULT_SECTIONS, SECTIONS, build_prompt, layout_for
+from bioreport.prompts import build_prompt, default_sections, layout_for, sections_of
 from bioreport.recording import Recording, open_recording
 from bioreport.report import Report
 from bioreport.stages import Stages
@@ -25,6 +26,7 @@ Signal = Literal["none", "statistics", "tokens"]
 BASELINE = (
     "Baseline ({signal}): the text was written without the signal's tokens and is not checked against it."
 )
+GROUND = {"eeg": ground, "ecg": ground_ecg}
 Source = str | PathLike[str] | Recording | EcgRecording
 # one report may rest on several recordings of the same patient
 Item = Source | tuple[Source, ...]
@@ -54,11 +56,12 @@ def prompt_for(
         style=bundle.prompt_style,
         compat=bundle.compat,
         with_signal=signal == "tokens",
+        modality=bundle.modality,
     )
 
 
 class ReportPipeline:
-    """Writes draft reports of EEG recordings.
+    """Writes draft reports of EEGs or of ECGs: a bundle is a model for one of them.
 
     Parameters
     ----------
@@ -90,7 +93,8 @@ class ReportPipeline:
         Parameters
         ----------
         name_or_dir : str
-            ``"bioreport-tiny"`` (inside the package) or a bundle's folder.
+            ``"bioreport-tiny"`` (EEG) and ``"bioreport-ecg-tiny"`` are inside the package; or a bundle's
+            folder.
         llm : str, optional
             Hub id or folder of the causal LM to use in place of the bundle's.
         device : {"auto", "cpu", "cuda"}
@@ -128,7 +132,7 @@ class ReportPipeline:
         history : str or list of str, optional
             Clinical history of each; None writes without.
         sections : sequence of str, optional
-            Names out of `bioreport.prompts.SECTIONS`; by default `DEFAULT_SECTIONS`.
+            Names out of `bioreport.prompts.sections_of` the modality; by default its `default_sections`.
         signal : {"tokens", "statistics", "none"}
             What the LLM gets of the signal: tokens and measured facts, CELM's band powers, or nothing.
         line_frequency : float, optional
@@ -195,10 +199,11 @@ class ReportPipeline:
         stages: Sequence[Stages] | None = None,
     ) -> list[Report]:
         """Write a batch of reports from their evidence; arguments as for a call."""
-        sections = list(sections or DEFAULT_SECTIONS)
-        unknown = [name for name in sections if name not in SECTIONS]
+        modality = self.bundle.modality
+        sections = list(sections or default_sections(modality))
+        unknown = [name for name in sections if name not in sections_of(modality)]
         if unknown:
-            raise ValueError(f"unknown section {unknown[0]!r}; known are: {', '.join(SECTIONS)}")
+            raise ValueError(f"unknown section {unknown[0]!r}; known are: {', '.join(sections_of(modality))}")
         stages = stages or [Stages() for _ in evidence]
         prompts = [
             prompt_for(merge_parts(group), sections, history, signal, self.bundle)
@@ -208,7 +213,7 @@ class ReportPipeline:
         try:
             with batch("project"), torch.inference_mode():
                 sessions = [
-                    [e.tokens.to(self.bundle.device) for e in group] if signal == "tokens" else []
+                    [e.tokens.to(self.bundle.device) for e in group if signal == "tokens" and len(e.tokens)]
                     for group in evidence
                 ]
                 fused = self.bundle.fusion.embed(prompts, sessions)
@@ -241,14 +246,14 @@ class ReportPipeline:
         )
         if signal == "tokens":
             with stages("ground"):
-                grounded, withheld = ground(text, findings, measurements)
+                grounded, withheld = GROUND[self.bundle.modality](text, findings, measurements)
         else:
             # what a baseline says is its own; mending it from the signal would make every baseline good
             grounded, withheld = text, [BASELINE.format(signal=signal)]
             findings = []
         return Report(
             file=", ".join(e.file for e in group),
-            modality="eeg",
+            modality=self.bundle.modality,
             duration_seconds=float(np.sum([e.duration_seconds for e in group])),
             model=self.bundle.provenance(),
             sections=[{"name": name, "text": body} for name, body in grounded.items()],

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bioreport.adapters import AttentionAdapter
 from bioreport_kernels import LinearAttentionContext, linear_attention
 from bioreport_kernels.cpu.dense import Linear, linear
 
@@ -283,24 +284,29 @@ KINDS: Mapping[str, Mapping[str, int]] = {
 }
 
 
-def build_projector(kind: str, encoder_dim: int, llm_dim: int, **sizes: Any) -> Projector:
+def build_projector(
+    kind: str, encoder_dim: int, llm_dim: int, **sizes: Any
+) -> Projector | AttentionAdapter:
     """A fresh projector.
 
     Parameters
     ----------
-    kind : {"linear", "sequence", "perceiver", "sequence-perceiver"}
+    kind : {"linear", "sequence", "perceiver", "sequence-perceiver", "attention"}
+        CELM's four, and ECG-Tok's `AttentionAdapter`.
     encoder_dim, llm_dim : int
         Width of an epoch token and of the LLM's embeddings.
     **sizes
-        What `Projector` takes besides; by default the published sizes.
+        What `Projector` or `AttentionAdapter` takes besides; by default the published sizes.
 
     Raises
     ------
     ValueError
         For an unknown kind, or sizes that do not fit it or one another.
     """
+    if kind == "attention":
+        return AttentionAdapter(encoder_dim, embedding=llm_dim, **{"width": encoder_dim, **sizes})
     if kind not in KINDS:
-        raise ValueError(f"projector must be one of {', '.join(KINDS)}, got {kind!r}")
+        raise ValueError(f"projector must be one of {', '.join(KINDS)} or attention, got {kind!r}")
     chosen: dict[str, Any] = {**KINDS[kind], **sizes}
     for name in ("depth", "perceiver_depth"):
         if bool(chosen.get(name)) != (name in KINDS[kind]):

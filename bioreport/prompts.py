@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 SIGNAL = "<|signal|>"
 
+_IMPRESSION = {"IMPRESSION/INTERPRETATION": "the conclusion: normal or abnormal, why, and what it means."}
 DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "EEG DESCRIPTION/DETAILS": "the recording as a whole: background, state changes, artifacts.",
@@ -21,7 +22,7 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "EPILEPTIFORM ABNORMALITIES": "epileptiform discharges: form, place, how often; or their absence.",
         "SEIZURES": "electrographic seizures: number, onset, spread, duration; or their absence.",
         "EVENTS/SEIZURES": "clinical events and electrographic seizures, or their absence.",
-        "IMPRESSION/INTERPRETATION": "the conclusion: normal or abnormal, why, and what it means.",
+        **_IMPRESSION,
     }
 )
 SECTIONS: tuple[str, ...] = tuple(DESCRIPTIONS)
@@ -32,6 +33,28 @@ DEFAULT_SECTIONS: tuple[str, ...] = (
     "EVENTS/SEIZURES",
     "IMPRESSION/INTERPRETATION",
 )
+ECG_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "RHYTHM": "the rhythm, its rate, ectopic beats and pauses.",
+        "CONDUCTION AND INTERVALS": "PR, QRS, QT and QTc; AV, bundle-branch and fascicular blocks.",
+        "QRS MORPHOLOGY": "axis, voltages, hypertrophy, pathological Q waves.",
+        "ST-T CHANGES": "ST elevation or depression and T-wave inversion, with their leads.",
+        "TECHNICAL QUALITY": "exchanged, missing or noisy leads, wander, mains interference.",
+        **_IMPRESSION,
+    }
+)
+ECG_SECTIONS: tuple[str, ...] = tuple(ECG_DESCRIPTIONS)
+
+
+def sections_of(modality: str) -> tuple[str, ...]:
+    """Every section that a report of ``"eeg"`` or ``"ecg"`` can have."""
+    return {"eeg": SECTIONS, "ecg": ECG_SECTIONS}[modality]
+
+
+def default_sections(modality: str) -> tuple[str, ...]:
+    """The sections that are written where none are asked for."""
+    return {"eeg": DEFAULT_SECTIONS, "ecg": ECG_SECTIONS}[modality]
+
 
 _MISSPELT = "EPLEPTIFORM"  # as in CELM's published data, whose checkpoints have learnt it
 _SPELT = "EPILEPTIFORM"
@@ -133,13 +156,14 @@ def build_prompt(
     style: str = "full",
     compat: str | None = None,
     with_signal: bool = True,
+    modality: str = "eeg",
 ) -> str:
     """The user's turn that asks for a report.
 
     Parameters
     ----------
     sections : sequence of str
-        Names out of `SECTIONS`, in the order wanted.
+        Names out of `sections_of` the modality, in the order wanted.
     channels : sequence of str
         Channels that are present in the recording.
     duration_seconds : float, optional
@@ -154,6 +178,7 @@ def build_prompt(
         ``"celm"`` asks for JSON under CELM's section names.
     with_signal : bool
         Whether the prompt holds `SIGNAL`.
+    modality : {"eeg", "ecg"}
 
     Returns
     -------
@@ -164,7 +189,7 @@ def build_prompt(
     ValueError
         Where ``sections`` is empty, repeats a name or holds an unknown one, or an option is not known.
     """
-    _check(sections)
+    _check(sections, modality)
     if style not in ("full", "compact"):
         raise ValueError(f"unknown prompt style {style!r}; known are: full, compact")
     names = [celm_name(name) for name in sections] if _celm(compat) else list(sections)
@@ -174,16 +199,17 @@ def build_prompt(
     if style == "compact":
         text = _compact(names, channels, duration_seconds, history, facts)
     else:
-        text = _full(names, channels, duration_seconds, history, facts, _celm(compat))
+        text = _full(names, channels, duration_seconds, history, facts, _celm(compat), modality)
     return f"{SIGNAL}\n{text}" if with_signal else text
 
 
-def _check(sections: Sequence[str]) -> None:
+def _check(sections: Sequence[str], modality: str) -> None:
     if isinstance(sections, str) or not sections:
         raise ValueError("sections must be a sequence of at least one name")
+    known = sections_of(modality)
     for name in sections:
-        if name not in SECTIONS:
-            raise ValueError(f"unknown section {name!r}; known are: {', '.join(SECTIONS)}")
+        if name not in known:
+            raise ValueError(f"unknown section {name!r}; known are: {', '.join(known)}")
     if len(set(sections)) < len(sections):
         raise ValueError(f"a section is asked for twice: {', '.join(sections)}")
 
@@ -217,9 +243,14 @@ def _full(
     history: str,
     facts: list[str],
     celm: bool,
+    modality: str,
 ) -> str:
-    blocks = ["You draft EEG reports that a neurologist will check before anyone relies on them."]
-    recording = [f"Channels present ({len(channels)}): {', '.join(channels)}."] if channels else []
+    reader, places = {"eeg": ("a neurologist", "channels"), "ecg": ("a cardiologist", "leads")}[modality]
+    descriptions = {"eeg": DESCRIPTIONS, "ecg": ECG_DESCRIPTIONS}[modality]
+    blocks = [f"You draft {modality.upper()} reports that {reader} will check before anyone relies on them."]
+    recording = (
+        [f"{places.capitalize()} present ({len(channels)}): {', '.join(channels)}."] if channels else []
+    )
     if duration_seconds is not None:
         recording.append(f"Duration: {duration_seconds:.0f} s ({duration_seconds / 60:.1f} min).")
     if recording:
@@ -231,13 +262,13 @@ def _full(
         blocks.append("Measurements and findings\n" + "\n".join(f"- {fact}" for fact in facts))
     blocks.append(
         "Task\nWrite these sections of the report, in this order:\n"
-        + "\n".join(f"- {name}: {DESCRIPTIONS[standard_name(name)]}" for name in names)
+        + "\n".join(f"- {name}: {descriptions[standard_name(name)]}" for name in names)
     )
     blocks.append(
         "Guidelines\n"
         "- Say only what the signal and the measurements support.\n"
         "- Use no number that does not stand above.\n"
-        "- Name places by the channels that are present.\n"
+        f"- Name places by the {places} that are present.\n"
         "- Do not repeat the history as if it were a finding.\n"
         "- Write full sentences in the usual clinical terms, one paragraph a section."
     )

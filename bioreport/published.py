@@ -98,6 +98,7 @@ def celm_projector(
     if sizes.get("depth"):
         state.pop(_SINUSOID, None)
     projector = build_projector(CELM_NAMES.get(kind, kind), heads=heads, compat=compat, **sizes)
+    assert isinstance(projector, Projector)  # the four kinds are
     return _filled(projector, state, f"a {kind} projector")
 
 

@@ -19,7 +19,7 @@ class Report:
     file : str
         Name of the recording's file, without its folder; several are joined by ", ".
     modality : str
-        ``"eeg"``.
+        ``"eeg"`` or ``"ecg"``.
     duration_seconds : float
         Length of the recorded signal in s.
     model : dict
@@ -61,7 +61,7 @@ class Report:
             "",
             "## Findings and their source",
             "",
-            "| Finding | Value | Channels | Time | Source |",
+            f"| Finding | Value | {self._channels()} | Time | Source |",
             "|---|---|---|---|---|",
         ]
         rows = [_finding_cells(finding) for finding in self.findings if finding["present"]]
@@ -91,7 +91,7 @@ class Report:
             "table{border-collapse:collapse}th,td{border:1px solid #999;padding:.2em .6em;text-align:left}"
             f"</style></head><body><h1>{title}</h1><p><strong>{escape(self._disclaimer())}</strong></p>"
             f"<table>{header}</table>{sections}<h2>Findings and their source</h2><table><tr><th>Finding</th>"
-            f"<th>Value</th><th>Channels</th><th>Time</th><th>Source</th></tr>{rows}</table>"
+            f"<th>Value</th><th>{self._channels()}</th><th>Time</th><th>Source</th></tr>{rows}</table>"
             + (f"<h2>Warnings</h2><ul>{warnings}</ul>" if warnings else "")
             + "</body></html>\n"
         )
@@ -103,13 +103,17 @@ class Report:
     def _disclaimer(self) -> str:
         return f"{DISCLAIMER} {self.model.get('disclaimer', '')}".strip()
 
+    def _channels(self) -> str:
+        return {"ecg": "Leads"}.get(self.modality, "Channels")
+
     def _header(self) -> list[tuple[str, str]]:
         rows = [
             ("Recording", self.file),
             ("Duration", f"{self.duration_seconds:.0f} s"),
             ("Model", str(self.model.get("name", ""))),
         ]
-        for key, title in (("channels_present", "Channels"), ("channels_absent", "Absent channels")):
+        word = self._channels()
+        for key, title in (("channels_present", word), ("channels_absent", f"Absent {word.lower()}")):
             recordings = self.measurements.get("recordings") or [self.measurements]
             channels = list(
                 dict.fromkeys(name for measured in recordings for name in measured.get(key) or [])

@@ -123,6 +123,7 @@ class TokenStore:
                 "measurements": evidence.measurements,
                 "statistics": evidence.statistics,
                 "warnings": evidence.warnings,
+                "modality": evidence.modality,
             }
             for key, evidence in unique.items()
         }
@@ -172,6 +173,7 @@ class TokenStore:
                 measurements=seen["measurements"],
                 statistics=seen["statistics"],
                 warnings=seen["warnings"],
+                modality=seen.get("modality", "eeg"),  # shards of EEGs alone did not say it
             )
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(shard, "is damaged or missing", cure) from error

@@ -22,7 +22,7 @@ from bioreport.llm import load_llm
 from bioreport.manifest import Entry, read_manifest
 from bioreport.pipeline import merge_parts, prompt_for
 from bioreport.projectors import build_projector
-from bioreport.prompts import SECTIONS, layout_for
+from bioreport.prompts import layout_for, sections_of
 from bioreport.tokens import TokenStore, encode_manifest, recording_key
 from bioreport.training import VALIDATION, TrainingRun
 
@@ -105,7 +105,8 @@ def train(
         Folder of the bundle.
     llm : str, optional
         Hub id or folder; by default the encoder bundle's.
-    projector : {"linear", "sequence", "perceiver", "sequence-perceiver"}
+    projector : {"linear", "sequence", "perceiver", "sequence-perceiver", "attention"}
+        The last is ECG-Tok's adapter.
     projector_sizes : dict, optional
         Passed to `build_projector`.
     encoder_bundle : str, path-like or Bundle
@@ -216,12 +217,12 @@ def read_samples(entries: Sequence[Entry], store: TokenStore, bundle: Bundle) ->
     encoding = bundle.encoding_key()
     samples = []
     for entry in entries:
-        unknown = [name for name in entry.sections if name not in SECTIONS]
+        unknown = [name for name in entry.sections if name not in sections_of(bundle.modality)]
         if unknown:
             raise InputError(
                 entry.recordings[0],
                 f"has the unknown section {unknown[0]!r} in the manifest",
-                f"name it as one of: {', '.join(SECTIONS)}",
+                f"name it as one of: {', '.join(sections_of(bundle.modality))}",
             )
         try:
             keys = [recording_key(path, encoding) for path in entry.recordings]

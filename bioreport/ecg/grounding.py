@@ -16,7 +16,7 @@ from bioreport.ecg.criteria import TERRITORIES
 from bioreport.ecg.leads import CHEST_LEADS, LEADS, in_order
 from bioreport.ecg.lexicon import Mention, mentions_in, read_findings
 from bioreport.ecg.patterns import LEAD
-from bioreport.ecg.plain import ABNORMAL, IMPRESSION, PLACED, RATES, finding_sentence, home_of, plain
+from bioreport.ecg.plain import ABNORMAL, IMPRESSION, RATES, WITH_LEADS, finding_sentence, home_of, plain
 from bioreport.ecg.remarks import Evidence, unfounded_remark
 from bioreport.findings import BY_NAME, CRITICAL
 from bioreport.sentences import MAY_END, add_sentence, listed, split_sentences
@@ -209,7 +209,7 @@ def _wrong_place(
             or next((m for m in mentions if m.start >= match.end()), None)
             or _owner(match.start(), mentions)
         )
-        if owner is None or owner.status != "present" or owner.name not in PLACED:
+        if owner is None or owner.status != "present" or owner.name not in WITH_LEADS:
             continue
         leads = found.get(owner.name, set())
         if leads and not leads & _leads_of(match[0].lower()):
@@ -221,7 +221,7 @@ def _owner(place: int, mentions: Sequence[Mention]) -> Mention | None:
     """The finding whose place a word tells: the last one before it, else the first one behind."""
     before = [mention for mention in mentions if mention.start <= place]
     owner = before[-1] if before else mentions[0] if mentions else None
-    return owner if owner is not None and owner.status == "present" and owner.name in PLACED else None
+    return owner if owner is not None and owner.status == "present" and owner.name in WITH_LEADS else None
 
 
 def _expanded(match: re.Match[str]) -> set[str]:

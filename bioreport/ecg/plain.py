@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from bioreport.ecg.facts import PLACED
 from bioreport.ecg.leads import in_order
 from bioreport.findings import BY_NAME
 from bioreport.sentences import UNASSESSABLE, listed
@@ -46,7 +47,7 @@ ABNORMAL: tuple[str, ...] = (
 )  # fmt: skip
 RATES = ("bradycardia", "tachycardia")
 # leads that a sentence may name beside these are those of the finding
-PLACED = frozenset({*HOME[ST_T], "pathological_q_waves", "lead_off", "noisy_lead"})
+WITH_LEADS = PLACED | {"st_elevation_infarction"}
 # denied in a section of which nothing else is left
 _DENIED: dict[str, tuple[str, ...]] = {
     RHYTHM: ("atrial_fibrillation", "ventricular_tachycardia", "asystole"),
@@ -92,7 +93,7 @@ def finding_sentence(finding: Mapping[str, Any], measurements: _Measured = ()) -
         return "A pause is present." if longest is None else f"A pause of {longest:.1f} s is present."
     verb = "are" if label.endswith(("contractions", "waves")) else "is"
     text = f"{label[0].upper()}{label[1:]} {verb} present"
-    if name in PLACED and leads:
+    if name in WITH_LEADS and leads:
         text += f" in {listed(leads)}"
     key = {
         "sinus_rhythm": "rate", "bradycardia": "rate", "tachycardia": "rate",

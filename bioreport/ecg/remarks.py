@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bioreport.ecg.facts import RHYTHMS
 from bioreport.negation import status_of
 
 WIDE_MS = 110.0  # below it nobody calls a QRS wide
@@ -12,10 +13,6 @@ NARROW_MS = 130.0
 _WIDE = (
     "paced_rhythm", "ventricular_tachycardia", "complete_av_block", "left_bundle_branch_block",
     "right_bundle_branch_block", "intraventricular_conduction_delay",
-)  # fmt: skip
-_RHYTHMS = (
-    "sinus_rhythm", "atrial_fibrillation", "atrial_flutter", "supraventricular_tachycardia",
-    "ventricular_tachycardia", "ventricular_fibrillation", "asystole", "paced_rhythm", "complete_av_block",
 )  # fmt: skip
 _ECTOPIC = ("premature_atrial_contractions", "premature_ventricular_contractions")
 _NO_BEATS = ("asystole", "ventricular_fibrillation")
@@ -171,7 +168,7 @@ _REMARKS: tuple[tuple[re.Pattern[str], _Test, str], ...] = tuple(
         (
             r"\b(?:undetermined|unclear|indeterminate|unidentified) rhythm|\brhythm (?:is"
             r"|cannot be) (?:undet|uncl|indet|det|ident)",
-            lambda evidence: not evidence.has(*_RHYTHMS),
+            lambda evidence: not evidence.has(*RHYTHMS),
             "the rhythm was found",
         ),
         (r"\bfaulty\b", _needs("lead_off", "noisy_lead"), "every lead that was judged is in order"),

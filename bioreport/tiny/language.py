@@ -6,7 +6,7 @@ place of the signal instead, so that a projector can later say the same with emb
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 VOCABULARY = 1024
+# prompt and response of a made-up recording
+Draw = Callable[[np.random.Generator], tuple[str, str]]
 CONTEXT = 2048
 FIELDS = (
     ("T3", "F7", "T5"), ("T4", "F8", "T6"), ("F3", "Fp1", "F7"), ("F4", "Fp2", "F8"), ("C3", "F3", "P3"),
@@ -201,9 +203,11 @@ def build_llm(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def tokenized(tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator) -> tuple[list[int], int]:
+def tokenized(
+    tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, draw: Draw
+) -> tuple[list[int], int]:
     """Ids of one chat and the number of those that belong to the prompt."""
-    prompt, response = draw_text(rng)
+    prompt, response = draw(rng)
     head = tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
     )
@@ -213,12 +217,12 @@ def tokenized(tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator) -> t
 
 
 def packed_batches(
-    tokenizer: PreTrainedTokenizerFast, batch_size: int, rng: np.random.Generator
+    tokenizer: PreTrainedTokenizerFast, batch_size: int, rng: np.random.Generator, draw: Draw
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Right-padded ids, mask and labels; samples of like length share a batch."""
     while True:
         pool = sorted(
-            (tokenized(tokenizer, rng) for _ in range(batch_size * 16)), key=lambda item: len(item[0])
+            (tokenized(tokenizer, rng, draw) for _ in range(batch_size * 16)), key=lambda item: len(item[0])
         )
         for group in rng.permutation(16):
             rows = pool[group * batch_size : (group + 1) * batch_size]
@@ -241,8 +245,9 @@ def train_llm(
     batch_size: int = 32,
     lr: float = 2e-3,
     seed: int = 0,
+    draw: Draw = draw_text,
 ) -> list[float]:
-    """Train on drawn texts, loss on the response alone; returns the loss of every step."""
+    """Train on texts that `draw` gives, loss on the response alone; returns the loss of every step."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(llm.parameters(), lr=lr, weight_decay=0.05, betas=(0.9, 0.98))
@@ -253,7 +258,7 @@ def train_llm(
     )
     llm.train()
     losses: list[float] = []
-    stream = packed_batches(tokenizer, batch_size, rng)
+    stream = packed_batches(tokenizer, batch_size, rng, draw)
     for step in range(steps):
         ids, mask, labels = next(stream)
         with torch.autocast("cpu", torch.bfloat16):

@@ -5,15 +5,21 @@ its last digit, training on the first teaches the projector to overrule the seco
 anew, from the evidence.
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from bioreport.bundle import Bundle
+from bioreport.ecg.facts import report_facts
+from bioreport.ecg.simulation.wording import write_sections as write_ecg_sections
+from bioreport.evidence import Evidence
 from bioreport.manifest import read_manifest, write_manifest
 from bioreport.tokens import TokenStore, encode_manifest, recording_key
 from bioreport.wording import write_sections
+
+log = logging.getLogger(__name__)
 
 
 def agreeing_manifest(manifest: Path, bundle: Bundle, tokens: Path, out: Path, seed: int = 0) -> Path:
@@ -33,15 +39,23 @@ def agreeing_manifest(manifest: Path, bundle: Bundle, tokens: Path, out: Path, s
         Of the wording.
     """
     entries = read_manifest(manifest)
-    errors = encode_manifest(entries, bundle, tokens)
-    if errors:
-        raise errors[0]
+    for error in encode_manifest(entries, bundle, tokens):
+        log.warning("left out: %s", error)
     store, key = TokenStore(tokens), bundle.encoding_key()
     rng = np.random.default_rng(seed)
     agreeing = []
     for entry in entries:
-        evidence = store.get(recording_key(entry.recordings[0], key))
-        agreeing.append(
-            replace(entry, sections=write_sections(evidence.findings, evidence.measurements, rng))
-        )
+        name = recording_key(entry.recordings[0], key)
+        if name not in store:
+            continue
+        evidence = store.get(name)
+        agreeing.append(replace(entry, sections=sections_from(evidence, rng)))
     return write_manifest(out, agreeing)
+
+
+def sections_from(evidence: Evidence, rng: np.random.Generator) -> dict[str, str]:
+    """The report that a recording's evidence supports."""
+    if evidence.modality == "ecg":
+        facts = report_facts(evidence.measurements, evidence.findings)
+        return write_ecg_sections(evidence.findings, facts, rng)
+    return write_sections(evidence.findings, evidence.measurements, rng)

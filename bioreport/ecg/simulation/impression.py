@@ -14,6 +14,11 @@ _ORDER = (
     "low_qrs_voltage", "st_elevation", "st_depression", "t_wave_inversion", "pathological_q_waves",
     "prolonged_qt", "short_qt",
 )  # fmt: skip
+# what must have been looked at before an ECG is called normal
+_NEEDED = (
+    "left_bundle_branch_block", "right_bundle_branch_block", "left_axis_deviation", "low_qrs_voltage",
+    "left_ventricular_hypertrophy", "st_elevation", "st_depression",
+)  # fmt: skip
 
 
 class Impression(Words):
@@ -23,7 +28,9 @@ class Impression(Words):
         """Every finding that is no matter of technique, the gravest first."""
         reasons = [self._reason(name) for name in _ORDER if self.has(name) and not self._is_said(name)]
         rhythm = self._sinus_words()
-        if not reasons:
+        if not reasons and not (self.has("sinus_rhythm") and self.can(*_NEEDED)):
+            sentences = [self._incomplete(rhythm)]
+        elif not reasons:
             words = (
                 self.pick(f"Normal ECG. {upper(rhythm)}.", f"{upper(rhythm)}, otherwise normal ECG.")
                 if self.has("bradycardia", "tachycardia", "sinus_arrhythmia")
@@ -72,6 +79,20 @@ class Impression(Words):
             )
         return " ".join(sentences)
 
+    def _incomplete(self, sinus: str) -> str:
+        """Nothing abnormal was found, but not all that makes an ECG normal could be looked at."""
+        if self.has("sinus_rhythm"):
+            start = upper(sinus)
+        elif self.has("bradycardia", "tachycardia"):
+            start = "Bradycardia" if self.has("bradycardia") else "Tachycardia"
+            start += " of undetermined origin"
+        else:
+            start = "Rhythm of undetermined origin"
+        return self.pick(
+            f"{start}. No other abnormality in what could be assessed.",
+            f"{start}; nothing else abnormal where it could be assessed.",
+        )
+
     def _is_said(self, name: str) -> bool:
         """Whether another reason says it already."""
         return name == "st_elevation" and self.has("st_elevation_infarction")
@@ -110,7 +131,8 @@ class Impression(Words):
         if name == "st_depression":
             if self.has("st_elevation_infarction"):
                 return "reciprocal ST depression"
-            where = self.facts.get("st_territory")
+            # the territory is that of the elevation where there is one
+            where = None if self.has("st_elevation") else self.facts.get("st_territory")
             return f"{where} ST depression" if where else "ST depression"
         if name == "t_wave_inversion":
             where = self.facts.get("t_territory")

@@ -1,9 +1,11 @@
 """Words of ECG reports: names of the findings, and what every writer of a section needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from bioreport.ecg.leads import in_order
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "asystole": ("asystole",),
@@ -54,12 +56,15 @@ def upper(text: str) -> str:
 
 
 class Words:
-    """What is present, the numbers that may be written, and draws among wordings."""
+    """What was found, the numbers that may be written, and draws among wordings."""
 
     def __init__(
-        self, present: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], rng: np.random.Generator
+        self, findings: Iterable[Mapping[str, Any]], facts: Mapping[str, Any], rng: np.random.Generator
     ) -> None:
-        self.present, self.facts, self.rng = present, facts, rng
+        findings = list(findings)
+        self.present = {finding["name"]: finding for finding in findings if finding["present"]}
+        self.known = frozenset(finding["name"] for finding in findings)
+        self.facts, self.rng = facts, rng
         self.has_beats = not self.has("asystole", "ventricular_fibrillation")
         # a rhythm whose QRS says nothing about conduction, mass and repolarisation
         self.judged = self.has_beats and not (
@@ -69,6 +74,10 @@ class Words:
 
     def has(self, *names: str) -> bool:
         return any(name in self.present for name in names)
+
+    def can(self, *names: str) -> bool:
+        """Whether all of them could be judged, so that their absence may be stated."""
+        return self.known.issuperset(names)
 
     def pick(self, *wordings: str) -> str:
         return wordings[int(self.rng.integers(len(wordings)))]
@@ -81,4 +90,4 @@ class Words:
         return "" if value is None else f"{value:.0f}{unit}"
 
     def leads(self, finding: str) -> str:
-        return listed(list(self.present[finding].get("channels") or []))
+        return listed(in_order(self.present[finding].get("channels") or []))

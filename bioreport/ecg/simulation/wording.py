@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bioreport.ecg.leads import in_order
 from bioreport.ecg.simulation.impression import Impression
 from bioreport.ecg.simulation.phrases import Words, listed, upper
 
@@ -49,7 +50,8 @@ def write_sections(
     Parameters
     ----------
     findings : iterable of dict
-        Entries in the shape of a report's findings; those not listed count as absent.
+        Entries in the shape of a report's findings; those not listed could not be judged, and are neither
+        stated nor denied.
     facts : dict
         ``rate_per_minute``, ``pr_ms``, ``qrs_ms``, ``qt_ms``, ``qtc_ms``, ``axis_degrees``, each a number or
         None, from which alone numbers are taken; optional words: ``block``, ``conduction``, ``pacing``,
@@ -62,15 +64,15 @@ def write_sections(
     dict of str to str
         The sections of `SECTIONS`, in that order.
     """
-    present = {f["name"]: f for f in findings if f["present"]}
-    writer = _Writer(present, facts, rng)
+    findings = list(findings)
+    writer = _Writer(findings, facts, rng)
     texts = (
         writer.rhythm(),
         writer.conduction(),
         writer.qrs(),
         writer.st_t(),
         writer.technical(),
-        Impression(present, facts, rng).write(),
+        Impression(findings, facts, rng).write(),
     )
     return dict(zip(SECTIONS, texts, strict=True))
 
@@ -109,8 +111,9 @@ class _Writer(Words):
                     )
                 )
         sentences += self._ectopy()
-        if not self.has("premature_atrial_contractions", "premature_ventricular_contractions") and (
-            self.has("sinus_rhythm", "atrial_fibrillation") and self.rng.random() < 0.4
+        ectopic = ("premature_atrial_contractions", "premature_ventricular_contractions")
+        if not self.has(*ectopic) and (
+            self.has("sinus_rhythm", "atrial_fibrillation") and self.rng.random() < 0.4 and self.can(*ectopic)
         ):
             sentences.append(self.pick("No ectopic beats were seen.", "There is no ectopy."))
         return " ".join(sentences)
@@ -172,6 +175,12 @@ class _Writer(Words):
                 f"Ventricular tachycardia{at}.",
                 f"There is a wide QRS tachycardia{at}: ventricular tachycardia.",
                 f"The rhythm is ventricular tachycardia{at}.",
+            )
+        if not self.has("sinus_rhythm"):
+            what = "Bradycardia" if self.has("bradycardia") else "Tachycardia" if speed else "A rhythm"
+            return self.pick(
+                f"{what}{at} of undetermined origin.",
+                f"{what}{at}, whose origin cannot be told.",
             )
         if self.has("bradycardia"):
             return self.pick(
@@ -277,7 +286,10 @@ class _Writer(Words):
             )
         if escape_wide:
             sentences.append("The escape beats are wide.")
-        return " ".join([*sentences, *self._qt()])
+        sentences += self._qt()
+        return " ".join(sentences) or self.pick(
+            "Intervals cannot be measured.", "Intervals are not assessed."
+        )
 
     def _qt(self) -> list[str]:
         qt, qtc = self.number("qt_ms", " ms"), self.number("qtc_ms", " ms")
@@ -330,13 +342,18 @@ class _Writer(Words):
         if self.has("pathological_q_waves"):
             sentences.append(self._q_waves())
         voltage = ("left_ventricular_hypertrophy", "right_ventricular_hypertrophy", "low_qrs_voltage")
-        if not self.has(*voltage) and not self.secondary and self.rng.random() < 0.5:
+        heavy = voltage[:2]
+        if not self.has(*voltage) and not self.secondary and self.rng.random() < 0.5 and self.can(*heavy):
             sentences.append(
                 self.pick(
                     "No signs of hypertrophy.",
                     "QRS voltages are normal.",
                     "There is no ventricular hypertrophy.",
                 )
+            )
+        if not sentences and not self.can(*voltage):
+            return self.pick(
+                "QRS axis and voltage cannot be assessed.", "Axis and voltages are not assessed."
             )
         return " ".join(sentences) or self.pick(
             "QRS voltages are normal.", "The QRS complexes are unremarkable."
@@ -384,7 +401,7 @@ class _Writer(Words):
                     f"There is T-wave inversion in {where}.",
                 )
             )
-        if not self.has("st_elevation", "st_depression"):
+        if not self.has("st_elevation", "st_depression") and self.can("st_elevation", "st_depression"):
             sentences.append(
                 self.pick(
                     "No ST elevation or depression.",
@@ -392,11 +409,11 @@ class _Writer(Words):
                     "No significant ST elevation or depression is seen.",
                 )
             )
-            if not self.has("t_wave_inversion"):
+            if not self.has("t_wave_inversion") and self.can("t_wave_inversion"):
                 sentences.append(
                     self.pick("T waves are normal.", "No T-wave inversion.", "T waves are upright.")
                 )
-        return " ".join(sentences)
+        return " ".join(sentences) or self.pick("ST and T cannot be assessed.", "ST and T are not assessed.")
 
     def _elevation(self) -> str:
         where = self.leads("st_elevation")
@@ -426,7 +443,7 @@ class _Writer(Words):
                 )
             )
         if self.has("lead_off"):
-            off = list(self.present["lead_off"].get("channels") or [])
+            off = in_order(self.present["lead_off"].get("channels") or [])
             many = len(off) > 1
             sentences.append(
                 self.pick(
