@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,41 @@ def source(path: Path, result: dict[str, Any], folder: str = "benchmarks/results
     )
 
 
+F1_ROWS = (
+    ("finding F1 (micro), from `findings`", "findings", "from_findings", "micro", "f1"),
+    ("finding F1 (macro), from `findings`", "findings", "from_findings", "macro", "f1"),
+    ("finding F1 (micro), read out of the text", "findings", "from_text", "micro", "f1"),
+)
+EEG_ROWS = (
+    *F1_ROWS,
+    ("invented seizures, share of recordings without", "seizure", "from_findings", "invented_rate"),
+    ("missed seizures, share of recordings with", "seizure", "from_findings", "missed_rate"),
+    ("posterior frequency within 0.5 Hz", "posterior", "from_findings", "within_half_hz"),
+)
+ECG_ROWS = (
+    *F1_ROWS,
+    ("recordings with an invented critical finding", "critical", "from_findings", "invented_rate"),
+    ("missed critical findings", "critical", "from_findings", "missed_rate"),
+    ("rate stated, of the recordings that have one", "rate", "from_findings", "stated"),
+    ("rate within 3 /min, where it is stated", "rate", "from_findings", "within_three"),
+)
+
+
 def simulation(path: Path, result: dict[str, Any]) -> list[str]:
+    return _simulated("EEGs", EEG_ROWS, path, result)
+
+
+def ecg_simulation(path: Path, result: dict[str, Any]) -> list[str]:
+    lines = _simulated("ECGs", ECG_ROWS, path, result)
+    normals = result["without_critical"]
+    return [
+        *lines[:-1],
+        f"Of {normals['recordings']} further simulated ECGs without a critical finding, "
+        f"{normals['invented']} are said to have one. {lines[-1]}",
+    ]
+
+
+def _simulated(what: str, rows: Sequence[tuple[str, ...]], path: Path, result: dict[str, Any]) -> list[str]:
     metrics, controls = result["metrics"], result["metrics"]["controls"]
 
     def row(title: str, *place: str) -> str:
@@ -47,16 +82,11 @@ def simulation(path: Path, result: dict[str, Any]) -> list[str]:
         return f"| {title} | {' | '.join(cells)} |"
 
     return [
-        f"### {result['recordings']} new simulated recordings",
+        f"### {result['recordings']} new simulated {what}",
         "",
         "| | reports | shuffled among recordings | the most frequent report for all |",
         "|---|---|---|---|",
-        row("finding F1 (micro), from `findings`", "findings", "from_findings", "micro", "f1"),
-        row("finding F1 (macro), from `findings`", "findings", "from_findings", "macro", "f1"),
-        row("finding F1 (micro), read out of the text", "findings", "from_text", "micro", "f1"),
-        row("invented seizures, share of recordings without", "seizure", "from_findings", "invented_rate"),
-        row("missed seizures, share of recordings with", "seizure", "from_findings", "missed_rate"),
-        row("posterior frequency within 0.5 Hz", "posterior", "from_findings", "within_half_hz"),
+        *(row(*one) for one in rows),
         "",
         "The text is grounded before it is delivered, by the same lexicon that reads it here, so its F1 "
         f"follows that of the findings; grounding changed {result['statements_changed_by_grounding']} "
@@ -295,6 +325,7 @@ def results() -> list[str]:
     parts: list[str] = []
     for kind, render in (
         ("simulation", simulation),
+        ("ecg-simulation", ecg_simulation),
         ("memory", memory),
         ("encode", encode),
         ("profile", profile),

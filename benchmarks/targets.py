@@ -258,7 +258,8 @@ CPU = (
         for malloc in ("default", "keep")
     ),
     _cpu(
-        "`implicit_quantize`, 4,096 × 128, exact, beside the published code",
+        "`implicit_quantize`, 4,096 × 128, exact, beside the published code "
+        "(its algorithm in PyTorch where that is absent)",
         2.0,
         "keep",
         _faster(IMPLICIT, QINCO, PUBLISHED, malloc="keep"),
@@ -281,7 +282,7 @@ CPU = (
     *(
         Target(
             "cpu",
-            f"memory of the published code over ours, {'exact' if ours == OURS else 'bf16 search'}",
+            f"memory of the same over ours, {'exact' if ours == OURS else 'bf16 search'}",
             "≥ 10 ×",
             "",
             lambda rows, ours=ours: _over(
