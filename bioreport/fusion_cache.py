@@ -125,9 +125,12 @@ class SignalLayer(DynamicLayer):
             # autocast may give the text another dtype than the entries had
             self.keys, self.values = self.keys.to(key_states), self.values.to(value_states)
         self.seen += key_states.shape[-2]
+        # one after the other: the old keys' memory is free for the new values, where both at once would need
+        # fresh pages at every step
         keys = torch.cat([self.keys, key_states], -2)
+        self.keys = self._kept(keys)
         values = torch.cat([self.values, value_states], -2)
-        self.keys, self.values = self._kept(keys), self._kept(values)
+        self.values = self._kept(values)
         return keys, values
 
     def _kept(self, states: Tensor) -> Tensor:
