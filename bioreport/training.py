@@ -3,7 +3,6 @@
 AdamW, linear warm-up and decay, gradients clipped; a checkpoint holds all that the next step depends on.
 """
 
-import io
 import json
 import logging
 import math
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bioreport.errors import InputError
-from bioreport.files import write_atomically
+from bioreport.files import written_atomically
 
 logger = logging.getLogger(__name__)
 # names of the split that validates
@@ -211,24 +210,20 @@ class TrainingRun(ABC):
 
     def save(self, path: Path) -> None:
         """Write the checkpoint in one step."""
-        content = io.BytesIO()
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        torch.save(
-            {
-                "settings": self.settings,
-                "step": self.step,
-                "losses": self.losses,
-                "validation": self.validation,
-                "weights": {key: p.detach().cpu() for key, p in trained_parameters(self.model).items()},
-                "buffers": {key: buffer.cpu() for key, buffer in running_buffers(self.model).items()},
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(),
-                "rng": torch.get_rng_state(),
-                "cuda_rng": cuda,
-            },
-            content,
-        )
-        write_atomically(path, content.getvalue())
+        state = {
+            "settings": self.settings,
+            "step": self.step,
+            "losses": self.losses,
+            "validation": self.validation,
+            "weights": {key: p.detach().cpu() for key, p in trained_parameters(self.model).items()},
+            "buffers": {key: buffer.cpu() for key, buffer in running_buffers(self.model).items()},
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        with written_atomically(path) as file:
+            torch.save(state, file)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint; raises InputError where it is damaged or of another run."""

@@ -101,4 +101,5 @@ def record_evidence(path: Path) -> Evidence:
         findings=[],
         measurements={},
         warnings=record.warnings,
+        modality="ecg",
     )
