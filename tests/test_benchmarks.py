@@ -279,3 +279,30 @@ def test_the_profile_of_a_report_adds_up(
     assert {"read", "preprocess", "encode", "project", "generate", "ground"} <= set(result["stages"])
     assert 0.8 < sum(row["share"] for row in result["stages"].values()) <= 1.001
     assert result["operators"] and "generate" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_comparison_of_ecg_tokenizers_runs(
+    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "ecg-tokenizers-2000-01-01.json"
+    script = ROOT / "benchmarks" / "ecg_tokenizers.py"
+    arguments = ["-o", str(output), "--smoke", "--real", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+    runpy.run_path(str(script), run_name="__main__")
+    result = json.loads(output.read_text())
+    assert [(row["quantizer"], row["reset"]) for row in result["tokenizers"]] == [
+        (name, reset) for reset in (True, False) for name in ("VQ", "RVQ", "QINCo")
+    ]
+    assert result["real_records"].startswith("skipped") and result["verdict"]["real"] is None
+    for row in result["tokenizers"]:
+        assert row["stages"] * row["codewords"] == 16 and row["real"] is None
+        assert 0 < row["held_out"]["pooled_utilisation"] <= 1
+    assert {"all", "rhythm"} <= set(result["classification"]["rows"][0]["micro_auc"])
+    ways = {row["way"]: row for row in result["reports"]["ways"]}
+    assert [way["signal_tokens"] for name, way in ways.items() if name != "ECG-Byte"] == [0, 1, 16]
+    assert 100 < ways["ECG-Byte"]["signal_tokens"] <= 1000
+    assert all(way["held_out_loss"] > 0 and 0 <= way["text_f1"] <= 1 for way in ways.values())
+    table = import_module("table")
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    assert "skipped" in "\n".join(table.ecg_tokenizers(*table.newest("ecg-tokenizers")))
