@@ -120,6 +120,7 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     # rhythm
     ("sinus_rhythm", {"atrial.p_likeness": 0.3, "atrial.p_train": False}, False),
     ("sinus_rhythm", {f"leads.{name}.p": -0.1 for name in ("I", "II", "aVF")}, False),
+    ("sinus_rhythm", {**RACING, "rate": 140.0, "atrial.p_likeness": 0.95}, True),
     ("sinus_rhythm", {"atrial.p_likeness": None, "atrial.p_train": False, "pr": None}, None),
     ("sinus_arrhythmia", {"rr.sinus_arrhythmia": True}, True),
     ("sinus_arrhythmia", {"rr.sinus_arrhythmia": True, **FIBRILLATING}, False),
@@ -130,6 +131,8 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     ("atrial_flutter", FLUTTERING, True),
     ("atrial_flutter", {**FLUTTERING, "atrial.flutter_rate": None}, False),
     ("atrial_flutter", {**FLUTTERING, "atrial.flutter_rate": 210.0}, False),
+    ("atrial_flutter", {**FLUTTERING, "rr.median_ms": 600, "rate": 100.0}, False),
+    ("st_elevation_infarction", {**FLUTTERING, **INFERIOR, **RECIPROCAL}, False),
     ("supraventricular_tachycardia", RACING, True),
     ("supraventricular_tachycardia", {**RACING, "rate": 149.0}, False),
     ("supraventricular_tachycardia", {**RACING, "qrs": 126.0}, False),
@@ -138,6 +141,8 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     ("ventricular_tachycardia", {**RACING, "qrs": 150.0, "rr.regular": False}, False),
     ("ventricular_tachycardia", {**RACING, "rate": 119.0, "qrs": 150.0}, False),
     ("ventricular_tachycardia", {"rate": 130.0, "qrs": 150.0}, False),
+    ("ventricular_tachycardia", {**RACING, **LEFT_BLOCK, "rate": 140.0}, False),
+    ("ventricular_tachycardia", {**RACING, **LEFT_BLOCK, "rate": 140.0, "axis": -120}, True),
     ("ventricular_tachycardia", {
         "runs": [{"beats": 4, "rate": 150.0, "start_seconds": 3.0, "end_seconds": 4.6}],
         "beats.ventricular": 4,
@@ -168,7 +173,8 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     ("first_degree_av_block", {"pr": 205.0}, False),
     ("first_degree_av_block", {"pr": 240.0, "atrial.dropped": 1}, False),
     ("second_degree_av_block", {"atrial.dropped": 1}, True),
-    ("second_degree_av_block", {"atrial.dropped": 1, "atrial.dissociated": True}, False),
+    ("second_degree_av_block", {"atrial.dropped": 1, "atrial.dissociated": True, "rate": 45.0}, False),
+    ("complete_av_block", {"atrial.dissociated": True, "atrial.p_train": False, "rate": 72.0}, False),
     # bundle branches
     ("left_bundle_branch_block", LEFT_BLOCK, True),
     ("left_bundle_branch_block", {**LEFT_BLOCK, "qrs": 118.0}, False),
@@ -211,7 +217,11 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     ("st_elevation", {**INFERIOR, **LEFT_BLOCK}, False),
     ("st_elevation", {f"leads.{name}.confidence": 0.2 for name in LEADS}, None),
     ("st_elevation_infarction", {**INFERIOR, **RECIPROCAL}, True),
-    ("st_elevation_infarction", INFERIOR, False),
+    ("st_elevation_infarction", INFERIOR, True),
+    ("st_elevation_infarction", {path: 0.14 for path in INFERIOR}, False),
+    ("st_elevation_infarction", {
+        **INFERIOR, **{f"leads.{n}.{at}": 0.15 for n in ("V4", "V5", "V6") for at in ("j", "st")},
+    }, False),
     ("st_elevation_infarction", {**INFERIOR, **RECIPROCAL, "paced_share": 0.9}, False),
     ("st_depression", {f"leads.{n}.{at}": -0.1 for n in ("V4", "V5") for at in ("j", "st")}, True),
     ("st_depression", {f"leads.{n}.{at}": -0.03 for n in ("V4", "V5") for at in ("j", "st")}, False),
@@ -232,6 +242,9 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     # the recording
     ("limb_lead_reversal", {"lead_swap": ["I runs against V6: the electrodes …"], "p_axis": 150}, True),
     ("limb_lead_reversal", {"lead_swap": ["I runs against V6: the electrodes …"], "p_axis": 50}, False),
+    ("limb_lead_reversal", {"lead_swap": ["II is nearly flat …"], "leads.II.range": 0.06}, True),
+    ("limb_lead_reversal", {"lead_swap": ["II is nearly flat …"], "leads.II.range": 0.2}, False),
+    ("limb_lead_reversal", {"lead_swap": ["I runs against V6: …"], "p_axis": 150, "paced_share": 0.9}, False),
     ("limb_lead_reversal", {"lead_swap": None}, None),
     ("lead_off", {"channels_flat": ["V3"]}, True),
     ("noisy_lead", {"channels_noisy": ["V3"]}, True),

@@ -87,6 +87,27 @@ def analyse(
         Leads whose electrodes were elsewhere: no axis, no voltage and no ST level is read off them.
     """
     samples, leads, derived = _with_limb_leads(np.asarray(samples, float), leads, derived, modified)
+    result = _analyse(samples, sfreq, leads, derived, modified)
+    if result.qrs is None or result.median is None:
+        return result
+    carrying = [i for i, lead in enumerate(leads) if lead in result.stretch.names]
+    spikes = pacing.find_spikes(samples[carrying], sfreq)
+    onsets = (result.beats.at + result.qrs[0] - result.median.fiducial) / RATE
+    share = pacing.paced_share(spikes, onsets)
+    if share >= pacing.BEAT_SHARE:
+        # stimuli would be measured as part of P and QRS
+        result = _analyse(pacing.without_spikes(samples, spikes, sfreq), sfreq, leads, derived, modified)
+    result.paced = share
+    return result
+
+
+def _analyse(
+    samples: np.ndarray,
+    sfreq: float,
+    leads: Sequence[str],
+    derived: Collection[str],
+    modified: Collection[str],
+) -> Analysis:
     stretch = condition(samples, sfreq, leads)
     beats = find_beats(stretch, [lead for lead in stretch.names if lead not in derived])
     result = Analysis(stretch, beats)
@@ -110,16 +131,12 @@ def analyse(
     shift = result.qrs[0] - result.median.fiducial
     onsets = beats.at[usual] + shift
     result.likeness = p_likeness(stretch, rows, onsets)
-    result.paced = pacing.paced_share(
-        pacing.find_spikes(samples[[i for i, lead in enumerate(leads) if lead in stretch.names]], sfreq),
-        (beats.at + shift) / RATE,
-    )
     _read_leads(result, modified)
     result.atria = _atria(result, chosen, rows)
     result.conduction = conduction(
         result.atria, (beats.at + shift) / RATE, result.labels, result.rhythm.spread
     )
-    result.flutter = flutter_rate(stretch, beats, result.qrs, result.median, result.rhythm)
+    result.flutter = flutter_rate(stretch, beats, result.qrs, result.median, result.rhythm, result.p_axis)
     return result
 
 
@@ -234,8 +251,9 @@ def _atria(result: Analysis, at: np.ndarray, rows: np.ndarray) -> Atria | None:
         hidden[max(i + start - 5, 0) : i + qrs[1] - beat.fiducial + 15] = True
     data[:, hidden] = 0
     noise = 1.4826 * np.median(np.abs(data[:, ~hidden]), axis=1) if (~hidden).any() else np.ones(len(data))
+    names = [result.stretch.names[row] for row in rows]
     known = result.p is not None and result.likeness is not None and result.likeness >= SAME_WAVE
     if known and result.p is not None:
         template = beat.smooth[rows, max(result.p.onset - 5, 0) : min(result.p.end + 5, qrs[0])]
-        return find_atria(data, hidden, noise, template)
-    return find_atria(data, hidden, noise)
+        return find_atria(data, hidden, noise, names, template)
+    return find_atria(data, hidden, noise, names)

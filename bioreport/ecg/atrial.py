@@ -1,9 +1,10 @@
 """What the atria do: whether P waves precede the beats, at what intervals, and whether all are conducted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import signal
+from scipy import ndimage, signal
 
 from bioreport.ecg.conditioning import RATE, Stretch
 
@@ -18,7 +19,18 @@ TRAIN_SHARE = 0.75
 SHORTEST_DELAY, LONGEST_DELAY = 0.03, 0.55  # s from the peak of P to the onset of the QRS that it leads to
 REGULAR_VENTRICLES = 0.06
 DISSOCIATED_REACH = 0.1  # s by which PR changes
+MOST_PR_CHANGE = 0.3  # s in conduction, also of Wenckebach's kind
+FASTER = 1.15  # times the ventricles' rate, which atria have in complete block
 TOLERANCE = 0.12  # of the PP interval, by which the next P may come early or late
+PLACE = 0.5  # of a P wave's height that every place in a train costs
+BENDING = 0.3  # ... and a step at the limit of `TOLERANCE`
+BIN = 5  # samples: places in a train are sought 10 ms apart
+LEAST_NOISE = 0.01  # mV
+# a sinus P wave in each lead, its sign and size
+SINUS_P_MV = {
+    "I": 0.07, "II": 0.11, "III": 0.04, "aVR": -0.09, "aVL": 0.015, "aVF": 0.075, "V2": 0.04, "V3": 0.05,
+    "V4": 0.06, "V5": 0.06, "V6": 0.06,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,11 @@ def p_likeness(stretch: Stretch, rows: np.ndarray, onsets: np.ndarray) -> float 
 
 
 def find_atria(
-    residual: np.ndarray, hidden: np.ndarray, noise: np.ndarray, template: np.ndarray | None = None
+    residual: np.ndarray,
+    hidden: np.ndarray,
+    noise: np.ndarray,
+    names: Sequence[str] = (),
+    template: np.ndarray | None = None,
 ) -> Atria | None:
     """Find a train of P waves in what is left when the ventricles' waves are taken off.
 
@@ -85,15 +101,18 @@ def find_atria(
         Samples under a QRS complex.
     noise : float64 [leads]
         Deviation of each lead's noise in mV.
+    names : sequence of str
+        The leads: how a sinus P wave points in them is where the search begins.
     template : float64 [leads, w], optional
         The P wave, where one precedes the beats; else any wave of its width is looked for, and the
         waves that are found must resemble each other.
     """
-    scaled = residual / np.maximum(noise, 0.01)[:, None]
+    if not len(residual) or residual.shape[1] < 3 * RATE:
+        return None
+    scaled = residual / np.maximum(noise, LEAST_NOISE)[:, None]
     if template is not None:
-        kernel = signal.detrend(template, axis=1) / np.maximum(noise, 0.01)[:, None]
-        course = _match(scaled, kernel / np.linalg.norm(kernel))
-        return _best_train([course], residual, hidden, kernel.shape[1])
+        kernel = signal.detrend(template, axis=1) / np.maximum(noise, LEAST_NOISE)[:, None]
+        return _best_train([_match(scaled, kernel / np.linalg.norm(kernel))], residual, hidden, noise)
     width = round(P_WIDTH * RATE)
     bump = signal.windows.hann(width)
     # against the level beside it, so that a drift is no wave
@@ -107,9 +126,12 @@ def find_atria(
     if len(peaks) < LEAST_P:
         return None
     strong = peaks[strength[peaks] >= np.quantile(strength[peaks], 0.4)]
-    direction = np.linalg.svd(heights[:, strong], full_matrices=False)[0][:, 0]
-    course = direction @ heights
-    return _best_train([course, -course], residual, hidden, width)
+    commonest = np.linalg.svd(heights[:, strong], full_matrices=False)[0][:, 0]
+    directions = [commonest, -commonest]
+    usual = np.array([SINUS_P_MV.get(name, 0.0) for name in names]) / np.maximum(noise, LEAST_NOISE)
+    if usual.any():
+        directions.insert(0, usual / np.linalg.norm(usual))
+    return _best_train([direction @ heights for direction in directions], residual, hidden, noise)
 
 
 def _match(data: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -118,76 +140,122 @@ def _match(data: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def _best_train(
-    courses: list[np.ndarray], residual: np.ndarray, hidden: np.ndarray, width: int
+    courses: list[np.ndarray], residual: np.ndarray, hidden: np.ndarray, noise: np.ndarray
 ) -> Atria | None:
-    best: Atria | None = None
-    for course in courses:
-        course = np.where(hidden, 0, course)
-        peaks, _ = signal.find_peaks(course, distance=round(REFRACTORY * RATE))
-        if len(peaks) < LEAST_P:
-            continue
-        height = course[peaks]
-        peaks = peaks[height >= 0.5 * np.quantile(height, 0.75)]
-        if len(peaks) < LEAST_P:
-            continue
-        intervals = np.diff(peaks) / RATE
-        for pp in np.unique(np.round(np.concatenate([intervals, intervals / 2]), 2)):
-            if not REFRACTORY <= pp <= SLOWEST:
-                continue
-            atria = _follow(peaks, float(pp), hidden, residual, width)
-            if atria is not None and (best is None or atria.share > best.share):
-                best = atria
+    """The train of the course (each [n]) that explains most, followed once more by its own mean wave."""
+    found = [train for course in courses if (train := follow(course, hidden)) is not None]
+    if not found:
+        return None
+    _, places = max(found, key=lambda one: one[0])
+    half = round(0.7 * P_WIDTH * RATE)
+    scale = np.maximum(noise, LEAST_NOISE)[:, None]
+    best = None
+    for _ in range(2):
+        whole = _unhidden(places, hidden, half)
+        if len(whole) < LEAST_P - 1:
+            break
+        pieces = signal.detrend(np.stack([residual[:, i - half : i + half] for i in whole]), axis=2)
+        kernel = np.median(pieces, axis=0) / scale
+        course = _match(residual / scale, kernel / max(np.linalg.norm(kernel), 1e-9))
+        again = follow(course, hidden)
+        if again is None:
+            break
+        best = _judged(again[1], course, residual, hidden) or best
+        places = again[1]
     return best
 
 
-def _follow(
-    peaks: np.ndarray, pp: float, hidden: np.ndarray, residual: np.ndarray, width: int
-) -> Atria | None:
-    """Walk along the peaks in steps near `pp` that may change slowly."""
-    found: tuple[list[int], list[int], int] = ([], [], 1)
-    for start in peaks[:3]:
-        # from the start of the recording on: places before the first peak count as well
-        step = pp * RATE
-        at = start - int(start / step) * step
-        seen: list[int] = []
-        train: list[int] = []
-        visible = 0
-        while at < len(hidden):
-            near = peaks[np.abs(peaks - at) <= TOLERANCE * pp * RATE]
-            if len(near):
-                here = int(near[np.argmin(np.abs(near - at))])
-                if seen and len(train) and train[-1] == seen[-1]:
-                    step = 0.7 * step + 0.3 * (here - seen[-1])
-                seen.append(here)
-                train.append(here)
-                visible += 1
-                at = here
-            else:
-                reach = round(0.5 * width)
-                around = slice(max(round(at) - reach, 0), round(at) + reach)
-                visible += not hidden[around].mean() > 0.2
-                train.append(round(at))
-            at += step
-        if len(seen) > len(found[0]):
-            found = (seen, train, visible)
-    seen, train, visible = found
-    if len(seen) < LEAST_P:
+def _unhidden(places: np.ndarray, hidden: np.ndarray, half: int) -> np.ndarray:
+    inside = places[(places >= half) & (places < len(hidden) - half)]
+    return np.array([i for i in inside if not hidden[i - half : i + half].any()], int)
+
+
+def _height(course: np.ndarray, hidden: np.ndarray) -> float:
+    """Usual height of the waves in a course: what a heart at the slowest has at least as many of."""
+    peaks, _ = signal.find_peaks(np.where(hidden, 0.0, course), distance=round(REFRACTORY * RATE))
+    if len(peaks) < LEAST_P:
+        return 0.0
+    ranked = np.sort(course[peaks])[::-1]
+    return float(ranked[min(round(0.6 * len(course) / RATE), len(ranked)) - 1])
+
+
+def follow(course: np.ndarray, hidden: np.ndarray) -> tuple[float, np.ndarray] | None:
+    """The train of places that gathers most of a course, each step near one interval.
+
+    Every place that is not hidden costs `PLACE` of a wave's height, so that a train with too many places
+    gains as little as one with too few. All intervals are tried at once (dynamic programming).
+
+    Returns
+    -------
+    (float, int [m]) or None
+        What is gathered, in wave heights, and the places as samples.
+    """
+    height = _height(course, hidden)
+    if height <= 0:
         return None
-    strays = len(peaks) - len(seen)
-    reach = width // 2 + round(0.01 * RATE)
-    whole = [
-        i for i in seen if reach <= i < residual.shape[1] - reach and not hidden[i - reach : i + reach].any()
-    ]
-    if len(whole) < 4:
+    bins = len(course) // BIN
+    peak = course[: bins * BIN].reshape(bins, BIN).max(axis=1)
+    dark = hidden[: bins * BIN].reshape(bins, BIN).mean(axis=1) > 0.5
+    # half a wave beside a QRS complex tells nothing either way
+    dark = ndimage.binary_dilation(dark, iterations=2)
+    gain = np.where(
+        dark, np.clip(peak / height - PLACE, 0.0, 1 - PLACE), np.clip(peak / height, -0.5, 1) - PLACE
+    )
+    intervals = np.geomspace(REFRACTORY, SLOWEST, 56) * RATE / BIN
+    bend = np.linspace(-TOLERANCE, TOLERANCE, 13)
+    steps = np.maximum(np.rint(intervals[:, None] * (1 + bend)), 1).astype(int)
+    cost = BENDING * (bend / TOLERANCE) ** 2
+    column = np.arange(len(intervals))
+    lead_in = steps.max()
+    best = np.full((bins + lead_in, len(intervals)), -np.inf)
+    chosen = np.full((bins, len(intervals)), -1, np.int8)
+    for t in range(bins):
+        values = best[lead_in + t - steps, column[:, None]] - cost
+        which = values.argmax(axis=1)
+        value = values[column, which]
+        fresh = (t < intervals * (1 + TOLERANCE)) & (value < 0)
+        chosen[t] = np.where(fresh, -1, which)
+        best[lead_in + t] = gain[t] + np.where(fresh, 0.0, value)
+    last = np.arange(bins)[:, None] >= bins - intervals
+    ends = np.where(last, best[lead_in:], -np.inf)
+    t, which_interval = (int(i) for i in np.unravel_index(int(ends.argmax()), ends.shape))
+    value = float(ends[t, which_interval])
+    if not np.isfinite(value) or value <= 0:
         return None
-    likeness = _alike(signal.detrend(np.stack([residual[:, i - reach : i + reach] for i in whole]), axis=2))
-    steps = np.diff(train) / RATE
+    places = []
+    while t >= 0:
+        near = slice(max((t - 1) * BIN, 0), (t + 2) * BIN)
+        places.append(
+            near.start + int(np.argmax(np.where(hidden[near], -np.inf, course[near])))
+            if not dark[t]
+            else t * BIN + BIN // 2
+        )
+        step = chosen[t, which_interval]
+        if step < 0:
+            break
+        t -= int(steps[which_interval, step])
+    return value, np.array(places[::-1], int)
+
+
+def _judged(places: np.ndarray, course: np.ndarray, residual: np.ndarray, hidden: np.ndarray) -> Atria | None:
+    """A train with the share of its places that have a wave and how alike the waves are."""
+    height = _height(course, hidden)
+    half = round(0.5 * P_WIDTH * RATE)
+    clear = _unhidden(places, hidden, half // 2)
+    seen = clear[course[clear] >= 0.5 * height]
+    whole = _unhidden(seen, hidden, half)
+    if len(seen) < LEAST_P or len(whole) < LEAST_P - 1:
+        return None
+    peaks, _ = signal.find_peaks(
+        np.where(hidden, 0.0, course), height=0.6 * height, distance=round(REFRACTORY * RATE)
+    )
+    strays = sum(np.abs(places - i).min() > 0.06 * RATE for i in peaks)
     return Atria(
-        at=np.array(seen) / RATE,
-        train=np.array(train) / RATE,
-        pp=float(np.median(steps)),
-        share=len(seen) / (visible + 0.5 * strays),
-        likeness=likeness,
+        at=seen / RATE,
+        train=places / RATE,
+        pp=float(np.median(np.diff(places)) / RATE),
+        share=len(seen) / (len(clear) + 0.5 * strays),
+        likeness=_alike(signal.detrend(np.stack([residual[:, i - half : i + half] for i in whole]), axis=2)),
     )
 
 
@@ -245,16 +313,24 @@ def conduction(atria: Atria | None, onsets: np.ndarray, labels: np.ndarray, spre
     # the P wave that a ventricular beat forestalls is not conducted in health either
     for onset in onsets[labels != "N"]:
         alone &= ~((atria.train > onset - 0.3) & (atria.train < onset + 0.45))
-    known = waits[np.isfinite(waits)]
     usual = labels == "N"
-    if len(known) < 3 or not usual.any():
+    if usual.sum() < 3:
         return Conduction()
-    reach = float(np.ptp(known))
-    intervals = np.diff(onsets)
-    regular = spread <= REGULAR_VENTRICLES and alone.sum() >= 2 and np.median(intervals) > 1.1 * atria.pp
-    # in conduction PR is as steady as the ventricles are, or they are not steady
-    if regular and reach >= DISSOCIATED_REACH and np.std(known) >= max(0.03, 2 * np.std(intervals)):
+    # where in the atria's cycle the usual beats come: always at one place if they are conducted
+    phase = np.array([_since_last(atria.train, onset) for onset in onsets[usual]])
+    turn = np.exp(2j * np.pi * phase / atria.pp)
+    apart = np.angle(turn / turn.mean()) * atria.pp / (2 * np.pi)
+    rr = float(np.median(np.diff(onsets)))
+    wandering = np.ptp(apart) >= DISSOCIATED_REACH and np.std(apart) >= max(0.03, 2 * spread * rr)
+    if spread <= REGULAR_VENTRICLES and rr > FASTER * atria.pp and wandering:
         return Conduction(False, 0, True)
-    if np.isfinite(waits[usual]).mean() < 0.8 or reach > 0.3:
+    known = waits[np.isfinite(waits)]
+    if len(known) < 3 or np.isfinite(waits[usual]).mean() < 0.8 or np.ptp(known) > MOST_PR_CHANGE:
         return Conduction()
     return Conduction(True, int(alone.sum()), False)
+
+
+def _since_last(train: np.ndarray, onset: float) -> float:
+    """Time from the P wave before `onset`, or to the first one, in s; trains are regular."""
+    before = train[train < onset]
+    return float(onset - before[-1]) if len(before) else float(onset - train[0])

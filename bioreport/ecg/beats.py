@@ -7,6 +7,7 @@ came near.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage, signal
@@ -27,8 +28,11 @@ BESIDE = 0.2  # s from a P wave to its QRS complex
 FLANKS = 0.16  # s between the flanks of one broad complex
 STEEP, LEAST_STEEP = 0.55, 0.2  # of the usual slope of a QRS complex
 SLOWEST = 0.4  # beats in a second
-LARGE = 0.58  # of a QRS complex's usual height
+LARGE = 0.38  # of a QRS complex's usual height
+APART = 0.25  # s that a beat found later is at least away from any other
+T_SHIFTS = np.arange(-25, 26, 5)  # samples by which a T wave may come early or late
 MINORITY, ADDED = 0.2, 0.6  # shares of the leads' weight
+EDGE = (0.02, 0.05)  # s from the begin and the end within which a QRS complex is not whole
 FEWEST = 3  # beats that show what a lead's beats look like
 
 
@@ -87,6 +91,9 @@ def find_beats(stretch: Stretch, voters: Sequence[str] | None = None) -> Beats:
     at = _aligned(data, at, weight)
     at, share = _with_missed(data, at, share, weight)
     at, share = _spaced(at, share)
+    # what the border cuts through is no beat yet
+    whole = (at >= EDGE[0] * RATE) & (at < data.shape[1] - EDGE[1] * RATE)
+    at, share = at[whole], share[whole]
     share = np.maximum(share, _seen(data, at, weight))
     return Beats(
         at=at,
@@ -217,48 +224,105 @@ def _with_missed(
     """
     if len(at) < FEWEST:
         return at, share
-    left = data.copy()
-    gaps = np.diff(at)
-    # no further than to the P of an early next beat, which would be taken off where there is none
-    before, after = (
-        round(0.1 * RATE),
-        round(np.clip(np.quantile(gaps, 0.1) - 0.12 * RATE, 0.2 * RATE, 0.6 * RATE)),
-    )
-    pieces = cut(data, at, -before / RATE, after / RATE)
-    template = np.median(pieces, axis=0)
-    for i, stop in zip(at, np.minimum(after, np.append(gaps, 2 * after) - round(0.06 * RATE)), strict=True):
-        first, last = max(i - before, 0), min(i + max(stop, 0), data.shape[1])
-        left[:, first:last] -= template[:, first - i + before : last - i + before]
-    known = np.zeros(data.shape[1], bool)
-    known[: round(0.5 * RATE)] = True  # the T wave of a beat before the start
-    for i in at:
-        known[max(i - round(REFRACTORY * RATE), 0) : i + round(REFRACTORY * RATE)] = True
-    sizes = _range(left)
-    usual = np.median(_range(data)[:, at], axis=1)
-    size = np.where(known, 0, np.sqrt(weight @ sizes**2 / weight.sum()))
-    limit = LARGE * np.sqrt(weight @ usual**2 / weight.sum())
-    peaks, _ = signal.find_peaks(size, height=limit, distance=round(REFRACTORY * RATE))
+    left, lonely = _without_beats(data, at, weight)
+    energy = _energy(left, weight)
+    usual = float(np.median(_energy(data, weight)[at]))
+    peaks, _ = signal.find_peaks(energy, height=LEAST_STEEP * usual, distance=round(APART * RATE))
+    # the T wave of a beat before the start is nobody's
+    peaks = peaks[(peaks >= RATE // 2) & (np.abs(peaks[:, None] - at).min(axis=1) >= APART * RATE)]
     if not len(peaks):
         return at, share
-    steep = _around(_steepness(left, weight), peaks)
-    voted = (sizes[:, peaks] >= 0.6 * LARGE * usual[:, None]).T @ weight / weight.sum()
+    sizes = _range(left)
+    usual_sizes = np.median(_range(data)[:, at], axis=1)
+    size = np.sqrt(weight @ sizes[:, peaks] ** 2 / (weight @ usual_sizes**2))
+    voted = (sizes[:, peaks] >= 0.6 * LARGE * usual_sizes[:, None]).T @ weight / weight.sum()
     # two or three leads have their noise at the same time
     few = len(data) < 4
-    least = STEEP if few else LEAST_STEEP
-    enough = steep >= least * np.median(_around(_steepness(data, weight), at))
-    enough &= voted >= (0.9 if few else ADDED)
-    peaks, steep, voted = peaks[enough], steep[enough], voted[enough]
+    enough = (size >= LARGE) & (voted >= (0.9 if few else ADDED))
+    enough &= energy[peaks] >= (STEEP if few else LEAST_STEEP) * usual
+    peaks, voted = peaks[enough], voted[enough]
     # the T wave of a ventricular beat is as large as a beat, but slower
-    width = 2 * before
-    odd = at[correlation(pieces[:, :, :width], template[:, :width]) < 0.7]
-    odd_steep = _around(_steepness(data, weight), odd) if len(odd) else np.zeros(0)
-    every, sharp = np.concatenate([peaks, odd]), np.concatenate([steep, odd_steep])
+    every = np.concatenate([peaks, at[lonely]])
+    sharp = np.concatenate([energy[peaks], energy[at[lonely]]])
     behind = [
         ((i > every) & (i - every < 0.6 * RATE) & (sharp > 1.4 * own)).any()
-        for i, own in zip(peaks, steep, strict=True)
+        for i, own in zip(peaks, energy[peaks], strict=True)
     ]
     kept = ~np.array(behind, bool)
     return _spaced(np.concatenate([at, peaks[kept]]), np.concatenate([share, voted[kept]]))
+
+
+def _without_beats(data: np.ndarray, at: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Data without each beat's median of its kind, and which beats [n] have no other of their kind.
+
+    The T wave moves with the RR before it: it is taken off where it fits best.
+    """
+    before, later, longest, fade = (round(s * RATE) for s in (0.1, 0.14, 0.6, 0.06))
+    shapes = cut(data, at, *QRS_WINDOW).reshape(len(at), -1)
+    shapes = shapes / np.maximum(np.linalg.norm(shapes, axis=1, keepdims=True), 1e-9)
+    alike = shapes @ shapes.T >= SAME_SHAPE
+    lonely = alike.sum(axis=1) < 2
+    room = np.append(np.diff(at), data.shape[1]) - fade + before
+    pieces = cut(data, at, -before / RATE, longest / RATE)
+    width = pieces.shape[2]
+    pieces = np.where(np.arange(width) < room[:, None, None], pieces, np.nan)
+    left = data.copy()
+    templates: dict[bytes, np.ndarray] = {}
+    for i in np.flatnonzero(~lonely):
+        key = alike[i].tobytes()
+        if key not in templates:
+            templates[key] = _until_next(_template(pieces[alike[i]]), weight, before + later)
+        template = templates[key].copy()
+        shown = template.shape[1]
+        template[:, -fade:] *= np.linspace(1, 0, min(fade, shown))
+        start = at[i] - before
+        stop = min(shown, int(room[i]), data.shape[1] - start)
+        index = np.arange(stop)
+        if stop > before + later:
+            late = np.arange(before + later, stop)
+            fits = []
+            for shift in T_SHIFTS:
+                moved = np.clip(late - shift, before + later, shown - 1)
+                fits.append((((pieces[i][:, late]) - template[:, moved]) ** 2).sum())
+            index[late] = np.clip(late - T_SHIFTS[int(np.argmin(fits))], before + later, shown - 1)
+        kept = index[max(-start, 0) : stop]
+        left[:, max(start, 0) : start + stop] -= template[:, kept]
+    return left, lonely
+
+
+def _template(pieces: np.ndarray) -> np.ndarray:
+    """Median [leads, w] of pieces [n, leads, w], as far as two of them reach before the next beat (NaN)."""
+    reach = np.isfinite(pieces[:, 0])
+    parts = []
+    # pieces end one after the other: between two ends the same ones are there
+    ends = np.unique(reach.sum(axis=1))
+    first = 0
+    for end in ends:
+        there = pieces[reach[:, end - 1], :, first:end]
+        if len(there) < 2:
+            break
+        parts.append(np.median(there, axis=0))
+        first = int(end)
+    return np.concatenate(parts, axis=1) if parts else np.zeros((pieces.shape[1], 0))
+
+
+def _until_next(template: np.ndarray, weight: np.ndarray, later: int) -> np.ndarray:
+    """The template up to a ventricular beat that follows each beat at one distance, as in bigeminy."""
+    energy = _energy(template, weight)
+    high = LEAST_STEEP * energy[:later].max()
+    peaks, _ = signal.find_peaks(energy[later:], prominence=0.25 * high)
+    for wave, peak in pairwise(peaks + later):
+        # a beat is sharper than the T wave before it
+        if energy[peak] > max(high, 1.4 * energy[wave]) and peak - wave >= 0.15 * RATE:
+            return template[:, : int(peak - round(0.12 * RATE))]
+    return template
+
+
+def _energy(data: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Root mean square slope [n] of all leads over a QRS complex's time, in mV per sample."""
+    slopes = signal.savgol_filter(data, SLOPE_WINDOW, 2, deriv=1, axis=1)
+    power = weight @ slopes**2 / weight.sum()
+    return np.sqrt(np.maximum(ndimage.uniform_filter1d(power, round(0.12 * RATE)), 0.0))
 
 
 def _seen(data: np.ndarray, at: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -295,6 +359,7 @@ def _aligned(data: np.ndarray, at: np.ndarray, weight: np.ndarray) -> np.ndarray
     """Move each beat to where its shape fits the median of all best."""
     if len(at) < FEWEST:
         return at
+    energy = _energy(data, weight)
     data = data * np.sqrt(weight / weight.max())[:, None]
     for reach, step in ((round(ALIGN * RATE), 5), (5, 1)):
         template = np.median(cut(data, at, *QRS_WINDOW), axis=0)
@@ -303,5 +368,7 @@ def _aligned(data: np.ndarray, at: np.ndarray, weight: np.ndarray) -> np.ndarray
         best, far = shifts[fit.argmax(axis=0)], np.abs(shifts[fit.argmax(axis=0)]) > NEAR * RATE
         # a beat of another shape has no common point with the others: it stays where it was found
         moved = np.where(fit.max(axis=0) >= np.where(far, 0.9, 0.5), best, 0)
+        there = energy[np.clip(at + moved, 0, len(energy) - 1)]
+        moved = np.where(there >= 0.6 * energy[at], moved, 0)
         at = np.clip(at + moved, 0, data.shape[1] - 1)
     return at

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from scipy import signal
+from scipy import ndimage, signal
 
 # Hz at which everything is measured: AHA 2007 asks for it (Kligfield, doi:10.1161/CIRCULATIONAHA.106.180200)
 RATE = 500
@@ -25,8 +25,9 @@ HELD_SHARE = 0.9  # of a second's samples equal to the one before
 BAD_SHARE = 0.5  # of a stretch a lead must be flat or missing for to count as that
 RAIL_SHARE = 0.05  # of all samples on the lead's own extreme value
 RAIL_MV = 1.0  # peak to peak below which an extreme is no clipping
-WANDER_MV = 0.5  # peak-to-peak drift below 0.5 Hz that makes ST levels doubtful
-WANDER_HZ = 0.6
+# s over which medians are taken one after the other: no QRS is left, then no T wave (de Chazal 2004)
+BASELINE_SECONDS = (0.2, 0.6)
+BASELINE_BLOCK = 10  # samples; a drift is slow
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Stretch:
     mains_hz : float or None
     wander_mv : dict of str to float
         Peak-to-peak drift of the baseline, by lead.
+    noise_mv : dict of str to float
+        Root mean square of what is between `SMOOTH` and `QRS_HIGHEST` outside QRS complexes, by lead.
     """
 
     names: tuple[str, ...]
@@ -63,6 +66,7 @@ class Stretch:
     mains_mv: dict[str, float]
     mains_hz: float | None
     wander_mv: dict[str, float]
+    noise_mv: dict[str, float]
     bandwidth: float
 
     @property
@@ -91,12 +95,15 @@ def condition(samples: np.ndarray, sfreq: float, leads: Sequence[str]) -> Stretc
     if mains_hz is not None:
         b, a = signal.iirnotch(mains_hz, MAINS_WIDTH, fs=RATE)
         data = signal.filtfilt(b, a, data, axis=1)
-    slow = _filter(data, WANDER_HZ, "lowpass")
+    below, smooth = _filter(data, QRS_HIGHEST, "lowpass"), _filter(data, SMOOTH, "lowpass")
+    slow = _baseline(smooth)
+    # QRS complexes are too brief to count in a median
+    fast = 1.4826 * np.median(np.abs(below - smooth), axis=1) if data.size else np.zeros(len(data))
     at = np.minimum((np.arange(data.shape[1]) * sfreq / RATE).astype(int), samples.shape[1] - 1)
     return Stretch(
         names=names,
-        data=_filter(data, QRS_HIGHEST, "lowpass"),
-        smooth=_filter(data, SMOOTH, "lowpass"),
+        data=below,
+        smooth=smooth,
         gaps=missing[kept][:, at],
         state=state,
         mains=mains,
@@ -105,6 +112,7 @@ def condition(samples: np.ndarray, sfreq: float, leads: Sequence[str]) -> Stretc
         wander_mv={
             lead: float(np.ptp(np.percentile(row, [2, 98]))) for lead, row in zip(names, slow, strict=True)
         },
+        noise_mv=dict(zip(names, np.round(fast, 4).tolist(), strict=True)),
         bandwidth=sfreq / 2,
     )
 
@@ -112,6 +120,18 @@ def condition(samples: np.ndarray, sfreq: float, leads: Sequence[str]) -> Stretc
 def high_passed(data: np.ndarray) -> np.ndarray:
     """Without the baseline, zero phase: for finding beats and comparing their shapes."""
     return _filter(data, LOWEST, "highpass")
+
+
+def _baseline(data: np.ndarray) -> np.ndarray:
+    """The line under the waves, thinned by `BASELINE_BLOCK`."""
+    blocks = data.shape[1] // BASELINE_BLOCK
+    line = data[:, : blocks * BASELINE_BLOCK].reshape(len(data), blocks, BASELINE_BLOCK).mean(axis=2)
+    if not line.size:
+        return np.zeros((len(data), 1))
+    for seconds in BASELINE_SECONDS:
+        width = 2 * round(seconds * RATE / BASELINE_BLOCK / 2) + 1
+        line = ndimage.median_filter(line, size=(1, width), mode="nearest")
+    return np.asarray(line)
 
 
 def _filter(data: np.ndarray, hz: float, kind: str) -> np.ndarray:

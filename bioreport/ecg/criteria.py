@@ -16,11 +16,14 @@ from bioreport.findings import ECG_NAMES, absent_finding
 SLOW, FAST = 60.0, 100.0  # /min
 LONG_PR_MS = 210.0  # 200 ms, and 10 ms that P's onset is uncertain by (CSE Working Party 1985)
 P_ALIKE = 0.5  # likeness of what precedes the beats, above which it is a P wave
+SAME_BEFORE = 0.85  # ... above which what precedes them is the same each time
 LATEST_PR = 0.55  # of RR
 NO_P = 0.4  # ... below which there is none
 PACED_SHARE = 0.6
+FASTEST_ESCAPE = 65.0  # /min; a faster rhythm of the ventricles' own is no escape from a block
 SUPRAVENTRICULAR_RATE = 150.0
 FLUTTER_RATES = (220.0, 360.0)
+WHOLE = 0.025  # of a whole number of flutter waves in RR
 WIDE_MS = 120.0
 TACHYCARDIA_MS = 130.0  # a regular tachycardia this wide and without P is ventricular until shown otherwise
 # 120, 110 and 110 ms in single leads; over all leads together a QRS lasts some 5 ms longer (Kligfield 2007)
@@ -33,13 +36,14 @@ SOKOLOW_MV, CORNELL_MV, AVL_MV = 3.5, 2.8, 1.1
 RIGHT_R_MV = 0.6
 LOW_LIMB_MV, LOW_CHEST_MV = 0.5, 1.0
 ST_UP_MV, ST_UP_V23_MV, ST_DOWN_MV = 0.1, 0.2, 0.05  # Fourth Universal Definition (Thygesen 2018)
+RAISED_MV = 0.05  # elevation of a lead that takes part in what others show
+INFERIOR_MV = 0.15
 T_DOWN_MV = 0.1
 Q_MS, Q_MV, Q_SHARE = 30.0, 0.1, 0.25
 LONG_QTC_MS, SHORT_QTC_MS = 460.0, 345.0
 SMITH = 23.4  # anterior infarct rather than early repolarisation above it (Smith 2012)
-WANDER_MV = 0.5
-MAINS_RATIO = 20.0
-MAINS_MV = 0.03
+WANDER_MV = 0.4  # peak to peak: four small squares
+FLAT_MV = 0.1  # of a QRS complex, in a lead between two electrodes of one place
 
 # neighbours in which a change must be seen twice (AHA/ACC/HRS 2009, part VI)
 PAIRS: tuple[tuple[str, str], ...] = (
@@ -152,14 +156,21 @@ def judge(m: Measurements) -> dict[str, Judgement]:
     judged_shape = not (
         found["paced_rhythm"].present or _wide_tachycardia(m) or wide_escape or m["qrs"] is None
     )
+    if not judged_shape and "limb_lead_reversal" in found:
+        # beats that come from the ventricles may point anywhere
+        found["limb_lead_reversal"] = Judgement(False, None, LIMB_LEADS)
     # limb leads whose electrodes are exchanged show another heart
     reversed_ = found.get("limb_lead_reversal", Judgement(False)).present
     if judged_shape:
         found |= _bundles(m)
         found |= {} if reversed_ else _axis(m)
         found |= _chambers(m, found)
-        found |= _repolarisation(m, found, ("V1", "V2", "V3", "V4", "V5", "V6") if reversed_ else LEADS)
-        found |= _qt(m, found)
+        if found["atrial_flutter"].present:
+            # its waves lie on ST and T, and before QRS
+            found["st_elevation_infarction"] = Judgement(False)
+        else:
+            found |= _repolarisation(m, found, CHEST_LEADS if reversed_ else LEADS)
+            found |= _qt(m, found)
     elif "st_elevation_infarction" not in found and m["leads"]:
         # not to be read in this rhythm, and so not to be stated
         found["st_elevation_infarction"] = Judgement(False)
@@ -178,7 +189,24 @@ def _wide_tachycardia(m: Measurements) -> bool:
     rate, qrs = _value(m, "rate"), _value(m, "qrs")
     if rate is None or qrs is None or rate <= 120 or qrs < WIDE_MS or not m["rr"]["regular"] or _has_p(m):
         return False
-    return qrs >= TACHYCARDIA_MS or _ventricular_shape(m)
+    if _ventricular_shape(m):
+        return True
+    # a sinus P wave may lie in the T wave before it, where the beats look like a bundle-branch block's
+    return qrs >= TACHYCARDIA_MS and not (rate <= SUPRAVENTRICULAR_RATE and _block_shape(m))
+
+
+def _block_shape(m: Measurements) -> bool:
+    """Whether wide beats have the shape and the axis of a bundle-branch block."""
+    axis = _value(m, "axis")
+    bundles = _bundles(m)
+    return (
+        axis is not None
+        and LEFT_AXIS <= axis <= RIGHT_AXIS
+        and any(
+            name in bundles and bundles[name].present
+            for name in ("right_bundle_branch_block", "left_bundle_branch_block")
+        )
+    )
 
 
 def _ventricular_shape(m: Measurements) -> bool:
@@ -218,7 +246,21 @@ def _lacks_p(m: Measurements) -> bool:
 def _upright(m: Measurements) -> bool:
     """Whether P has a sinus node's direction, where leads show it."""
     heights = [m["leads"][lead]["p"] for lead in ("II", "aVF", "I") if lead in m["leads"]]
-    return not heights or (max(heights) > 0 and heights[0] > -0.02)
+    # no P before the median beat where PR changes: its train alone does not say which way it points
+    return not any(heights) or (max(heights) > 0 and heights[0] > -0.02)
+
+
+def _hides_p(m: Measurements) -> bool:
+    """Whether a regular tachycardia is too slow for a re-entrant one, and P lies in T so that none is told."""
+    alike = m["atrial"]["p_likeness"]
+    return (
+        FAST < float(m["rate"]["value"]) < SUPRAVENTRICULAR_RATE
+        and bool(m["rr"]["regular"])
+        and alike is not None
+        and alike >= SAME_BEFORE
+        and m["qrs"] is not None
+        and (float(m["qrs"]["value"]) < WIDE_MS or _block_shape(m))
+    )
 
 
 def _rhythm(m: Measurements) -> dict[str, Judgement]:
@@ -235,7 +277,7 @@ def _rhythm(m: Measurements) -> dict[str, Judgement]:
         main = "paced_rhythm"
     elif _wide_tachycardia(m):
         main = "ventricular_tachycardia"
-    elif atrial["dissociated"]:
+    elif atrial["dissociated"] and rate <= FASTEST_ESCAPE:
         main = "complete_av_block"
     elif _flutters(m):
         main = "atrial_flutter"
@@ -248,7 +290,7 @@ def _rhythm(m: Measurements) -> dict[str, Judgement]:
         and not (_has_p(m) and rate < 160)
     ):
         main = "supraventricular_tachycardia"
-    elif _has_p(m) and (_upright(m) or _reversed(m)):
+    elif (_has_p(m) and (_upright(m) or _reversed(m))) or _hides_p(m):
         main = "sinus_rhythm"
     if main:
         value = (
@@ -275,8 +317,11 @@ def _flutters(m: Measurements) -> bool:
     if flutter is None or not FLUTTER_RATES[0] <= flutter <= FLUTTER_RATES[1]:
         return False
     ratio = flutter * float(m["rr"]["median_ms"]) / 60_000
-    whole = abs(ratio - round(ratio)) <= 0.12 * max(1.0, ratio / 2)
-    return ratio >= 1.7 and rate <= 180 and (whole or not m["rr"]["regular"])
+    if not m["rr"]["regular"]:
+        return ratio >= 1.7 and rate <= 180
+    # conduction at one ratio makes RR a whole number of waves, and an odd number is rare
+    whole = abs(ratio - round(ratio)) <= WHOLE * ratio
+    return round(ratio) in (2, 4, 6) and whole and rate <= 180
 
 
 def _rate(m: Measurements) -> dict[str, Judgement]:
@@ -498,7 +543,30 @@ def _infarct(
     leads = m["leads"]
     if any(lead in leads and max(leads[lead]["j"], leads[lead]["st"]) <= -ST_DOWN_MV for lead in places):
         return True
-    return any(lead in raised for lead in ("V2", "V3", "V4")) and _smith(m)
+    if any(lead in raised for lead in ("V2", "V3", "V4")):
+        return not _spread_out(m) and _smith(m)
+    return _inferior_alone(m, raised)
+
+
+def _level(m: Measurements, lead: str) -> float:
+    """The lower of J and ST in mV, 0 where the lead is absent."""
+    waves = m["leads"].get(lead)
+    return 0.0 if waves is None else float(min(waves["j"], waves["st"]))
+
+
+def _spread_out(m: Measurements) -> bool:
+    """Whether the elevation reaches beyond one artery's leads, as in early repolarization."""
+    return _level(m, "V6") >= RAISED_MV and max(_level(m, "II"), _level(m, "I")) >= 0.5 * RAISED_MV
+
+
+def _inferior_alone(m: Measurements, raised: Sequence[str]) -> bool:
+    """Clear elevation in the inferior leads and nowhere in the chest."""
+    below = [lead for lead in ("II", "III", "aVF") if lead in raised and _level(m, lead) >= INFERIOR_MV]
+    return (
+        len(below) >= 2
+        and max(_level(m, lead) for lead in below) >= 2 * ST_UP_MV
+        and all(_level(m, lead) < RAISED_MV for lead in CHEST_LEADS)
+    )
 
 
 def _smith(m: Measurements) -> bool:
@@ -566,11 +634,14 @@ def _technical(m: Measurements) -> dict[str, Judgement]:
     result = {
         "lead_off": Judgement(bool(off), None, off),
         "noisy_lead": Judgement(bool(noisy), None, noisy),
-        "baseline_wander": Judgement(len(wander) >= 0.3 * present, None, wander),
+        "baseline_wander": Judgement(len(wander) >= 0.25 * present, None, wander),
         "mains_interference": Judgement(
             bool(mains and mains["channels"]), None, mains["channels"] if mains else ()
         ),
     }
+    if m["standstill"] is not None and m["standstill"]["kind"] == "fibrillation":
+        # waves without a line between them
+        del result["baseline_wander"]
     if m["lead_swap"] is not None:
         result["limb_lead_reversal"] = Judgement(_reversed(m), None, LIMB_LEADS)
     return result
@@ -580,7 +651,9 @@ def _reversed(m: Measurements) -> bool:
     """Whether limb leads look exchanged, and P as well as QRS: an odd axis alone is a heart's own."""
     if not m["lead_swap"]:
         return False
-    if any("nearly flat" in sentence for sentence in m["lead_swap"]):
-        return True
+    flat = next((s.split()[0] for s in m["lead_swap"] if "nearly flat" in s), None)
+    if flat is not None:
+        # an axis at a right angle to a lead leaves small waves in it, two electrodes on legs leave none
+        return flat in m["leads"] and m["leads"][flat]["range"] < FLAT_MV
     axis = _value(m, "p_axis")
     return axis is not None and not SINUS_P_AXIS[0] <= axis <= SINUS_P_AXIS[1]

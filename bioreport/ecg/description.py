@@ -13,6 +13,8 @@ from bioreport.ecg.lead_checks import check_leads
 from bioreport.ecg.leads import LEADS
 from bioreport.ecg.rhythm import ARRHYTHMIA_SECONDS, PAUSE_RATIO, PAUSE_SECONDS, runs
 
+NOISE_MV = 0.03  # root mean square above 40 Hz: some 0.2 mV peak to peak of muscle
+UNLIKE_MV = 0.15  # deviation of a lead's beats from their median, where they do not resemble each other
 MAINS_MV = 0.03  # peak to peak, what is seen on paper
 STABLE_MV = 0.05  # standard error of an ST level that still says something
 
@@ -22,7 +24,7 @@ def describe(
 ) -> dict[str, Any]:
     """An analysis as plain values."""
     duration = samples.shape[1] / sfreq
-    noisy = [lead for lead in leads if lead in a.beats.quality and a.beats.quality[lead] < NOISY]
+    noisy = [lead for lead in leads if lead in a.stretch.names and _noisy(a, lead)]
     state = a.stretch.state
     kinds = {
         kind: [lead for lead in leads if state.get(lead) == kind] for kind in ("flat", "saturated", "missing")
@@ -59,6 +61,15 @@ def describe(
     }
 
 
+def _noisy(a: Analysis, lead: str) -> bool:
+    """Whether muscle or a bad contact covers a lead; that its waves are small does not make it noisy."""
+    if a.stretch.noise_mv[lead] >= NOISE_MV:
+        return True
+    if a.median is None or a.chaos is not None or a.beats.quality[lead] >= NOISY:
+        return False
+    return float(np.median(a.median.deviation[a.stretch.names.index(lead)])) >= UNLIKE_MV
+
+
 def _quantity(value: float | None, unit: str, confidence: float) -> dict[str, Any] | None:
     if value is None or not np.isfinite(value):
         return None
@@ -92,6 +103,7 @@ def _lead_quality(a: Analysis, lead: str) -> dict[str, Any]:
         "state": a.stretch.state.get(lead, "missing"),
         "likeness": likeness,
         "wander_mv": None if wander is None else round(wander, 3),
+        "noise_mv": a.stretch.noise_mv.get(lead),
         "mains_ratio": a.stretch.mains.get(lead),
     }
 

@@ -10,16 +10,23 @@ from bioreport.ecg.rhythm import Intervals
 
 PERIODS = (0.17, 0.26)  # s
 LOWEST_HZ = 3.0  # the waves' own frequency is above, T's is mostly below
-ALIKE = 0.7  # correlation of the waves with the next ones
-OPPOSITE = -0.2  # ... and with what lies half a wave later
+# correlation of the waves with the next ones, and with what lies half a wave later
+CLEAR = ((0.7, -0.2), (0.6, -0.65))
+HALVED = (0.45, -0.25)  # the same at half of an unvarying RR, where T lies on every second wave
+UPRIGHT_AXIS = (75.0, 105.0)  # degrees either way: the waves of typical flutter run up and down
 LEAST_MV = 0.04
 LEADS = ("II", "III", "aVF", "V1", "I", "aVL")
 
 
 def flutter_rate(
-    stretch: Stretch, beats: Beats, qrs: tuple[int, int], beat: MedianBeat, rhythm: Intervals
+    stretch: Stretch,
+    beats: Beats,
+    qrs: tuple[int, int],
+    beat: MedianBeat,
+    rhythm: Intervals,
+    p_axis: float | None = None,
 ) -> float | None:
-    """Rate of flutter waves in /min, None where there are none."""
+    """Rate of flutter waves in /min, None where there are none; `p_axis` is that of what precedes QRS."""
     rows = stretch.rows(LEADS) or list(range(len(stretch.names)))
     rows = [row for row in rows if beats.quality[stretch.names[row]] >= 0.5]
     if not rows:
@@ -41,9 +48,19 @@ def flutter_rate(
     allowed = lags >= PERIODS[0] * RATE
     best = int(np.argmax(np.where(allowed, alike, -1)))
     half = _at_lag(data, seen, int(lags[best] // 2))
-    if alike[best] < ALIKE or half > OPPOSITE:
-        return None
+    if not any(alike[best] >= least and half <= most for least, most in CLEAR):
+        return _two_to_one(data, seen, rhythm, p_axis)
     return float(60 * RATE / lags[best])
+
+
+def _two_to_one(data: np.ndarray, seen: np.ndarray, rhythm: Intervals, p_axis: float | None) -> float | None:
+    """Rate of flutter waves of which every second is conducted."""
+    lag = round(rhythm.median * RATE / 2)
+    if not rhythm.regular or not PERIODS[0] <= lag / RATE <= PERIODS[1] or p_axis is None:
+        return None
+    vertical = UPRIGHT_AXIS[0] <= abs(p_axis) <= UPRIGHT_AXIS[1]
+    again, between = _at_lag(data, seen, lag), _at_lag(data, seen, lag // 2)
+    return float(60 * RATE / lag) if vertical and again >= HALVED[0] and between <= HALVED[1] else None
 
 
 def _at_lag(data: np.ndarray, seen: np.ndarray, lag: int) -> float:

@@ -25,6 +25,8 @@ class MedianBeat:
     ----------
     data, smooth : float64 [leads, w]
         mV, below 150 Hz and below 40 Hz, against the level before QRS; rows are the stretch's leads.
+    deviation : float64 [leads, w]
+        By how much single beats differ from `smooth`, mV.
     spread : float64 [leads, w]
         Standard error of `smooth` in mV, from the beats' deviation about it.
     fiducial : int
@@ -37,6 +39,7 @@ class MedianBeat:
 
     data: np.ndarray
     smooth: np.ndarray
+    deviation: np.ndarray
     spread: np.ndarray
     fiducial: int
     count: int
@@ -96,6 +99,7 @@ def median_beat(
     return MedianBeat(
         data=data,
         smooth=smooth,
+        deviation=deviation,
         spread=1.25 * deviation / np.sqrt(len(used)),
         fiducial=round(BEFORE * RATE),
         count=len(used),

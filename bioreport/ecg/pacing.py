@@ -8,7 +8,9 @@ WIDEST = 0.005  # s
 LEAST_MV = 0.15
 OVER_NOISE = 8.0
 LEAD_SHARE = 0.3
-BEFORE_QRS = (-0.012, 0.06)  # s from a stimulus to the onset of the QRS that it makes
+# s from a stimulus to the onset of the QRS that it makes; filtered, the stimulus itself looks like an onset
+BEFORE_QRS = (-0.024, 0.06)
+BLANK = (-0.004, 0.01)  # s about a stimulus that its recoil and the amplifier's filter reach
 BEAT_SHARE = 0.6
 TOGETHER = 0.006  # s within which leads show one stimulus
 
@@ -42,3 +44,13 @@ def paced_share(spikes: np.ndarray, onsets: np.ndarray) -> float:
     wait = onsets[:, None] - spikes[None, :]
     near = (wait >= BEFORE_QRS[0]) & (wait <= BEFORE_QRS[1])
     return float(near.any(axis=1).mean())
+
+
+def without_spikes(samples: np.ndarray, spikes: np.ndarray, sfreq: float) -> np.ndarray:
+    """Samples [leads, T] with a straight line in place of each stimulus (times in s)."""
+    result = np.array(samples, float)
+    for at in spikes:
+        first = max(int((at + BLANK[0]) * sfreq), 0)
+        last = min(int(np.ceil((at + BLANK[1]) * sfreq)), result.shape[1] - 1)
+        result[:, first : last + 1] = np.linspace(result[:, first], result[:, last], last - first + 1, axis=1)
+    return result

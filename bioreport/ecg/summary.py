@@ -291,7 +291,10 @@ def _quality(windows: list[dict[str, Any]], leads: Sequence[str]) -> dict[str, A
         states = Counter(one["state"] for one in seen)
         by_lead[lead] = {
             "state": states.most_common(1)[0][0],
-            **{key: _median(one[key] for one in seen) for key in ("likeness", "wander_mv", "mains_ratio")},
+            **{
+                key: _median(one[key] for one in seen)
+                for key in ("likeness", "wander_mv", "noise_mv", "mains_ratio")
+            },
         }
     return {"usable_share": _median(w["quality"]["usable_share"] for w in windows), "leads": by_lead}
 
