@@ -20,6 +20,7 @@ SHORTEST_DELAY, LONGEST_DELAY = 0.03, 0.55  # s from the peak of P to the onset 
 REGULAR_VENTRICLES = 0.06
 DISSOCIATED_REACH = 0.1  # s by which PR changes
 MOST_PR_CHANGE = 0.3  # s in conduction, also of Wenckebach's kind
+FASTEST_SINUS = 0.4  # s between the P waves of a sinus node in block
 FASTER = 1.15  # times the ventricles' rate, which atria have in complete block
 TOLERANCE = 0.12  # of the PP interval, by which the next P may come early or late
 PLACE = 0.5  # of a P wave's height that every place in a train costs
@@ -299,6 +300,10 @@ def conduction(atria: Atria | None, onsets: np.ndarray, labels: np.ndarray, spre
     """
     if atria is None or atria.share < TRAIN_SHARE or atria.likeness < SAME_WAVE or len(onsets) < 3:
         return Conduction()
+    rr = float(np.median(np.diff(onsets)))
+    if atria.pp < FASTEST_SINUS and abs(rr - atria.pp) > TOLERANCE * rr:
+        # what comes oftener than a sinus node beats and is not conducted each time is no P wave
+        return Conduction()
     longest = min(LONGEST_DELAY, atria.pp)
     waits = np.full(len(onsets), np.nan)
     followed = np.zeros(len(atria.train), bool)
@@ -320,7 +325,6 @@ def conduction(atria: Atria | None, onsets: np.ndarray, labels: np.ndarray, spre
     phase = np.array([_since_last(atria.train, onset) for onset in onsets[usual]])
     turn = np.exp(2j * np.pi * phase / atria.pp)
     apart = np.angle(turn / turn.mean()) * atria.pp / (2 * np.pi)
-    rr = float(np.median(np.diff(onsets)))
     wandering = np.ptp(apart) >= DISSOCIATED_REACH and np.std(apart) >= max(0.03, 2 * spread * rr)
     if spread <= REGULAR_VENTRICLES and rr > FASTER * atria.pp and wandering:
         return Conduction(False, 0, True)

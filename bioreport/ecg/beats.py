@@ -232,8 +232,10 @@ def _with_missed(
     peaks = peaks[(peaks >= RATE // 2) & (np.abs(peaks[:, None] - at).min(axis=1) >= APART * RATE)]
     if not len(peaks):
         return at, share
-    sizes = _range(left)
-    usual_sizes = np.median(_range(data)[:, at], axis=1)
+    whole = _range(data)
+    # what is only in one of them was taken off where it was not, or left where it was
+    sizes = np.minimum(_range(left), whole)
+    usual_sizes = np.median(whole[:, at], axis=1)
     size = np.sqrt(weight @ sizes[:, peaks] ** 2 / (weight @ usual_sizes**2))
     voted = (sizes[:, peaks] >= 0.6 * LARGE * usual_sizes[:, None]).T @ weight / weight.sum()
     # two or three leads have their noise at the same time

@@ -16,6 +16,7 @@ from bioreport.findings import ECG_NAMES, absent_finding
 SLOW, FAST = 60.0, 100.0  # /min
 LONG_PR_MS = 210.0  # 200 ms, and 10 ms that P's onset is uncertain by (CSE Working Party 1985)
 P_ALIKE = 0.5  # likeness of what precedes the beats, above which it is a P wave
+LONGEST_P_MS = 170.0  # a T wave lasts longer
 SAME_BEFORE = 0.85  # ... above which what precedes them is the same each time
 LATEST_PR = 0.55  # of RR
 NO_P = 0.4  # ... below which there is none
@@ -156,6 +157,9 @@ def judge(m: Measurements) -> dict[str, Judgement]:
     judged_shape = not (
         found["paced_rhythm"].present or _wide_tachycardia(m) or wide_escape or m["qrs"] is None
     )
+    if _wide_tachycardia(m):
+        # no line between its waves
+        found.pop("baseline_wander", None)
     if not judged_shape and "limb_lead_reversal" in found:
         # beats that come from the ventricles may point anywhere
         found["limb_lead_reversal"] = Judgement(False, None, LIMB_LEADS)
@@ -199,13 +203,10 @@ def _block_shape(m: Measurements) -> bool:
     """Whether wide beats have the shape and the axis of a bundle-branch block."""
     axis = _value(m, "axis")
     bundles = _bundles(m)
-    return (
-        axis is not None
-        and LEFT_AXIS <= axis <= RIGHT_AXIS
-        and any(
-            name in bundles and bundles[name].present
-            for name in ("right_bundle_branch_block", "left_bundle_branch_block")
-        )
+    # the outflow tract's tachycardia looks like a left bundle-branch block but points downwards
+    return axis is not None and any(
+        name in bundles and bundles[name].present and LEFT_AXIS <= axis <= most
+        for name, most in (("right_bundle_branch_block", RIGHT_AXIS), ("left_bundle_branch_block", 60.0))
     )
 
 
@@ -225,6 +226,8 @@ def _has_p(m: Measurements) -> bool:
         return True
     rr = float(m["rr"]["median_ms"])
     if pr is None or not 80 <= pr <= min(400, LATEST_PR * rr):
+        return False
+    if m["p"] is not None and float(m["p"]["value"]) > LONGEST_P_MS:
         return False
     # in fast rhythms a P wave is only told from a T wave where both are seen
     if rr < 500 and qt is None:

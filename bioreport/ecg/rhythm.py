@@ -9,8 +9,8 @@ IRREGULAR_RMSSD = 0.1
 # ... and not only about single early beats: half of all differences are that large
 IRREGULAR_MEDIAN = 0.06
 REGULAR_SPREAD = 0.05
-EARLY = 0.8  # of the usual RR: an early supraventricular beat; sinus arrhythmia seldom shortens it as much
-SUDDEN = 0.8  # of the RR before
+EARLY = 0.82  # of the usual RR: an early supraventricular beat; sinus arrhythmia seldom shortens it as much
+SUDDEN = 0.82  # of the RR before
 EARLY_VENTRICULAR = 0.93
 WIDE_MS = 120.0
 WIDER_MS = 24.0  # than the usual QRS
