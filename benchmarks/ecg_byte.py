@@ -58,11 +58,11 @@ class ReportSizes:
 
     llm: str | None = None
     texts: int = 5000
-    language_steps: int = 120
+    language_steps: int = 100
     language_batch: int = 16
     merges: int = 3500
     fitted: int = 200
-    steps: int = 120
+    steps: int = 100
     batch: int = 8
     lr: float = 5e-4
     width: int = 128

@@ -49,7 +49,7 @@ QUANTIZERS = {"vector": "VQ", "residual": "RVQ", "qinco": "QINCo"}
 class Sizes:
     """How much is simulated and trained."""
 
-    records: int = 400
+    records: int = 500
     held_out: int = 100
     steps: int = 400
     batch: int = 8
@@ -205,8 +205,9 @@ def main() -> None:
     parser.add_argument("--real", type=Path, default=shared / "data" / "dev" / "ecg", help="WFDB records")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that everything runs")
     options = parser.parse_args()
-    reports = ReportSizes(llm=options.llm, steps=options.report_steps)
+    reports = ReportSizes(steps=options.report_steps)
     sizes = SMOKE if options.smoke else Sizes(options.records, steps=options.steps, reports=reports)
+    sizes = replace(sizes, reports=replace(sizes.reports, llm=options.llm))
     began = time.perf_counter()
 
     stride = sizes.config.stride

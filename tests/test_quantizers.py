@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bioreport.quantizers import CodeUsage, QincoQuantizer, Quantized, ResidualQuantizer, VectorQuantizer
+from bioreport.quantizers.averages import fallen_out
 from bioreport.quantizers.kmeans import kmeans
 
 MAKERS = {
@@ -187,3 +188,25 @@ def test_usage_of_nothing_is_zero() -> None:
     usage = CodeUsage(stages=1, codewords=4)
     usage.add(torch.zeros(0, 1, dtype=torch.int64))
     assert usage.perplexity().tolist() == [0.0] and usage.pooled_utilisation() == 0.0
+
+
+def test_a_codeword_of_qinco_is_reset_to_where_its_network_gives_a_vector() -> None:
+    torch.manual_seed(0)
+    qinco = QincoQuantizer(8, 16, 3, blocks=1, hidden=32).train()
+    qinco(clusters(seed=1))
+    with torch.no_grad():
+        for parameter in (qinco.concat, qinco.down):
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        qinco.bias.add_(1.0)
+        known, wanted = clusters(4, seed=2), clusters(4, seed=3)
+        codes = torch.tensor([1, 5, 7, 11])
+        qinco._place(2, qinco.codebooks[1], codes, known, wanted)
+        torch.testing.assert_close(known + qinco._step(2, codes, known), wanted, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["vector", "residual", "qinco"])
+def test_a_codeword_that_nobody_chooses_is_reset_within_a_hundred_steps(name: str) -> None:
+    torch.manual_seed(0)
+    chosen = MAKERS[name]().chosen[0]
+    lost = [len(fallen_out(chosen, torch.zeros_like(chosen), 0.99, 0.05)) for _ in range(100)]
+    assert 60 < lost.index(len(chosen)) < 80

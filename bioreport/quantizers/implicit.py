@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bioreport.quantizers.averages import note_choices, step_sizes
+from bioreport.quantizers.averages import fallen_out, fresh_share, some_rows, step_sizes
 from bioreport.quantizers.kmeans import centroids, residual_kmeans
 from bioreport.quantizers.output import Quantized, straight_through
 from bioreport_kernels import ImplicitWeights, implicit_decode, implicit_quantize
 from bioreport_kernels.reference.implicit import implicit_codewords
+
+PLACING_STEPS = 3
 
 
 class QincoQuantizer(nn.Module):
@@ -69,7 +71,7 @@ class QincoQuantizer(nn.Module):
         self.up = nn.Parameter(torch.randn(later, blocks, hidden, dim) * (2 / dim) ** 0.5)
         self.down = nn.Parameter(torch.zeros(later, blocks, dim, hidden))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("chosen", torch.full((stages, codewords), 1 / codewords))
+        self.register_buffer("chosen", torch.full((stages, codewords), fresh_share(codewords, least_used)))
 
     @property
     def weights(self) -> ImplicitWeights:
@@ -126,4 +128,15 @@ class QincoQuantizer(nn.Module):
                 book.add_(missed * step_sizes(chosen, share, self.decay)[:, None])
             # by the codewords as they are now: else every stage would mend the same error again
             before, known = known, known + self._step(stage, taken, known)
-            note_choices(book, chosen, share, rows - before, self.decay, self.least_used)
+            lost = fallen_out(chosen, share, self.decay, self.least_used)
+            some = some_rows(len(lost), rows)
+            self._place(stage, book, lost, before[some], rows[some])
+
+    def _place(self, stage: int, book: Tensor, codes: Tensor, known: Tensor, wanted: Tensor) -> None:
+        """Set codewords so that the stage turns each row of `known` [N, D] into that of `wanted`.
+
+        The networks stay near the identity, so that what is missing can be added to the codeword.
+        """
+        book[codes] = wanted - known
+        for _ in range(PLACING_STEPS if stage else 0):
+            book[codes] += wanted - known - self._step(stage, codes, known)

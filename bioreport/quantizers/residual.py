@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bioreport.quantizers.averages import note_choices, step_sizes
+from bioreport.quantizers.averages import fallen_out, fresh_share, some_rows, step_sizes
 from bioreport.quantizers.kmeans import centroids, residual_kmeans
 from bioreport.quantizers.output import Quantized, straight_through
 from bioreport_kernels import residual_quantize
@@ -63,7 +63,7 @@ class ResidualQuantizer(nn.Module):
         )
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         # moving averages: share of choices of each codeword
-        self.register_buffer("chosen", torch.full((stages, codewords), 1 / codewords))
+        self.register_buffer("chosen", torch.full((stages, codewords), fresh_share(codewords, least_used)))
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantize vectors [..., D]; in training also learn from them."""
@@ -106,7 +106,8 @@ class ResidualQuantizer(nn.Module):
                 book.lerp_(means, step_sizes(chosen, share, self.decay)[:, None])
             # by the codewords as they are now: else every stage would mend the same error again
             left = rest - book[codes[:, stage]]
-            note_choices(book, chosen, share, rest, self.decay, self.least_used)
+            lost = fallen_out(chosen, share, self.decay, self.least_used)
+            book[lost] = rest[some_rows(len(lost), rest)]
             rest = left
 
 
