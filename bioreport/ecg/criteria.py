@@ -254,7 +254,7 @@ def _upright(m: Measurements) -> bool:
 
 
 def _hides_p(m: Measurements) -> bool:
-    """Whether a regular tachycardia is too slow for a re-entrant one, and P lies in T so that none is told."""
+    """Whether a regular tachycardia is too slow for a re-entrant one, and P may lie hidden in T."""
     alike = m["atrial"]["p_likeness"]
     return (
         FAST < float(m["rate"]["value"]) < SUPRAVENTRICULAR_RATE

@@ -76,8 +76,8 @@ def measured_evidence(recording: EcgRecording, stages: Stages) -> Evidence:
         raise InputError(
             recording.path,
             "has no usable ECG signal",
-            "give a recording in which at least one lead is neither flat, saturated nor noise alone, and whose "
-            "header states the right gain and unit",
+            "give a recording in which at least one lead is neither flat, saturated nor noise alone, and "
+            "whose header states the right gain and unit",
         )
     return Evidence(
         file=recording.path.name,

@@ -104,8 +104,8 @@ def train_tokenizer(
 ) -> EcgTokenizer:
     """Train on windows [W, leads, T] drawn at random; returns the model in eval mode.
 
-    AdamW; the learning rate rises over the first 5 % of the steps and falls as a cosine to a hundredth. That of
-    QINCo's networks is a tenth of `lr`: the published 1e-4 by default.
+    AdamW; the learning rate rises over the first 5 % of the steps and falls as a cosine to a hundredth. That
+    of QINCo's networks is a tenth of `lr`: the published 1e-4 by default.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
