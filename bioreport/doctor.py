@@ -2,7 +2,6 @@
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 # distribution, module, what it is for, command that adds it
 REQUIRED = (
@@ -80,7 +79,7 @@ def _embedded_models() -> dict[str, str | None]:
     from bioreport.bundle import EMBEDDED
 
     sizes: dict[str, str | None] = {}
-    for folder in filter(Path.is_dir, EMBEDDED.values()):
+    for folder in EMBEDDED.values():
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         sizes[folder.name] = f"{size / 1e6:.1f} MB" if (folder / "model.safetensors").is_file() else None
     return sizes

@@ -57,7 +57,7 @@ so.
   templates. Of a long record it sees six windows of 10 s; the measurements see all of it.
 - **On {held_back} simulated ECGs that were held back**: mean absolute error of the reconstruction
   {mean_absolute_error_mv:.4f} mV, {pooled_utilisation:.1%} of the codewords in use, perplexity
-  {pooled_perplexity:.0f} of {codewords}.
+  {pooled_perplexity:.0f} of {all_codewords}.
 """
 
 
@@ -68,6 +68,7 @@ def ecg_card(
     return ECG_CARD.format(
         **{key: sizes[key] for key in ("stages", "codewords", "dim")},
         **{key: found[key] for key in ("mean_absolute_error_mv", "pooled_utilisation", "pooled_perplexity")},
+        all_codewords=sizes["stages"] * sizes["codewords"],
         recordings=recordings,
         projector_recordings=projector_recordings,
         held_back=held_back,
