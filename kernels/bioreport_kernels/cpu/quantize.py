@@ -226,7 +226,11 @@ def nearest_codeword(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
     for start in range(0, count, together):
         some = slice(start, start + together)
         row, book = x[some].to(wide).contiguous(), codebooks[some]
-        near = difference[: len(row)].copy_(book).sub_(row[:, None])
+        near = difference[: len(row)]
+        if book.dtype == wide:
+            torch.sub(book, row[:, None], out=near)
+        else:
+            near.copy_(book).sub_(row[:, None])
         norm = torch.linalg.vector_norm(near, dim=2)
         best, code = norm.min(1)
         second = norm.scatter_(1, code[:, None], math.inf).amin(1)
