@@ -18,6 +18,7 @@ PEAKED = 5.0
 FIBRILLATION_HZ = (2.5, 10.0)
 IN_BAND = 0.6  # of the power between 1 and 30 Hz that lies about the strongest frequency
 STEEPEST_P = 9.0  # mV/s; atrial waves rise no faster
+TALLEST_P = 0.4  # mV in the median lead
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,11 @@ def _atrial_only(data: np.ndarray, beats: Beats) -> bool:
     """Whether what was taken for beats is small and slow in every lead, as P waves are."""
     template = np.median(beats.shapes, axis=0)
     steep = np.abs(signal.savgol_filter(template, 11, 2, deriv=1, delta=1 / RATE, axis=1)).max()
-    return bool(np.ptp(template, axis=1).max() < 0.5 and steep < STEEPEST_P)
+    seconds = data.shape[1] // RATE
+    pieces = data[:, : seconds * RATE].reshape(len(data), seconds, -1)
+    # slow ventricles may beat between P waves that were taken for beats
+    tallest = float(np.median(np.quantile(np.ptp(pieces, axis=2), 0.9, axis=1)))
+    return bool(np.ptp(template, axis=1).max() < 0.5 and steep < STEEPEST_P and tallest < TALLEST_P)
 
 
 def _fibrillates(data: np.ndarray) -> bool:

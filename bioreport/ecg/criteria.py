@@ -23,16 +23,18 @@ NO_P = 0.4  # ... below which there is none
 PACED_SHARE = 0.6
 FASTEST_ESCAPE = 65.0  # /min; a faster rhythm of the ventricles' own is no escape from a block
 SUPRAVENTRICULAR_RATE = 150.0
+FASTEST_SINUS = 155.0  # /min, at which beats of a block's shape may still be conducted
 FLUTTER_RATES = (220.0, 360.0)
 WHOLE = 0.025  # of a whole number of flutter waves in RR
 WIDE_MS = 120.0
-TACHYCARDIA_MS = 130.0  # a regular tachycardia this wide and without P is ventricular until shown otherwise
+TACHYCARDIA_MS = 134.0  # a regular tachycardia this wide and without P is ventricular until shown otherwise
 # 120, 110 and 110 ms in single leads; over all leads together a QRS lasts some 5 ms longer (Kligfield 2007)
 COMPLETE_MS, INCOMPLETE_MS, DELAY_MS = 124.0, 109.0, 116.0
 LEFT_AXIS, RIGHT_AXIS = -30.0, 90.0
 WEAK_P = 7.0  # standard errors that the median P wave stands out by
 SINUS_P_AXIS = (-20.0, 100.0)
 FASCICULAR_AXIS = -45.0
+OUTFLOW_AXIS = 75.0  # ectopic beats of the outflow tract point further down
 SOKOLOW_MV, CORNELL_MV, AVL_MV = 3.5, 2.8, 1.1
 RIGHT_R_MV = 0.6
 LOW_LIMB_MV, LOW_CHEST_MV = 0.5, 1.0
@@ -196,7 +198,7 @@ def _wide_tachycardia(m: Measurements) -> bool:
     if _ventricular_shape(m):
         return True
     # a sinus P wave may lie in the T wave before it, where the beats look like a bundle-branch block's
-    return qrs >= TACHYCARDIA_MS and not (rate <= SUPRAVENTRICULAR_RATE and _block_shape(m))
+    return qrs >= TACHYCARDIA_MS and not (rate <= FASTEST_SINUS and _block_shape(m))
 
 
 def _block_shape(m: Measurements) -> bool:
@@ -206,7 +208,10 @@ def _block_shape(m: Measurements) -> bool:
     # the outflow tract's tachycardia looks like a left bundle-branch block but points downwards
     return axis is not None and any(
         name in bundles and bundles[name].present and LEFT_AXIS <= axis <= most
-        for name, most in (("right_bundle_branch_block", RIGHT_AXIS), ("left_bundle_branch_block", 60.0))
+        for name, most in (
+            ("right_bundle_branch_block", RIGHT_AXIS),
+            ("left_bundle_branch_block", OUTFLOW_AXIS),
+        )
     )
 
 
