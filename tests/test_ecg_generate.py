@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import wfdb_files
 from small_models import save_small_llm
 
 from bioreport import ReportPipeline, cli
@@ -117,6 +118,17 @@ def test_two_leads_say_what_they_cannot_show(pipeline: ReportPipeline) -> None:
     )
     text = " ".join(section["text"] for section in report.sections)
     assert "axis deviation" not in text and "Normal ECG" not in text
+
+
+def test_a_lead_without_an_electrode_is_said_to_be_off(tmp_path: Path, pipeline: ReportPipeline) -> None:
+    simulated = simulate_ecg(5, present=["sinus_rhythm"], clean=True)
+    data = simulated.data.copy()
+    data[LEADS.index("V3")] = 0.0
+    report = pipeline(wfdb_files.write_record(tmp_path, "off", data, LEADS, sfreq=500))
+    assert not isinstance(report, list)
+    (off,) = [finding for finding in report.findings if finding["name"] == "lead_off"]
+    assert off["present"] and off["channels"] == ["V3"]
+    assert "V3" in next(s["text"] for s in report.sections if s["name"] == "TECHNICAL QUALITY")
 
 
 def test_a_long_record_has_tokens_of_six_windows(pipeline: ReportPipeline) -> None:

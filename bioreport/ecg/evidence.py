@@ -15,7 +15,7 @@ from bioreport.bundle import Bundle
 from bioreport.ecg.criteria import ecg_findings
 from bioreport.ecg.facts import RHYTHMS, unjudged_aspects
 from bioreport.ecg.leads import LEADS
-from bioreport.ecg.measure import EcgMeasurer
+from bioreport.ecg.measure import EcgMeasurer, with_constant
 from bioreport.ecg.preprocess import EcgSpec, stream_windows
 from bioreport.ecg.reading import EcgRecording
 from bioreport.ecg.tokenizer import to_tensor
@@ -68,7 +68,8 @@ def measured_evidence(recording: EcgRecording, stages: Stages) -> Evidence:
         with stages("measure"):
             measurer.update(chunk)
     with stages("measure"):
-        measurements = {**measurer.result(), "channel_mapping": dict(recording.mapping)}
+        measurements = with_constant(measurer.result(), recording.constant)
+        measurements["channel_mapping"] = dict(recording.mapping)
         findings = ecg_findings(measurements)
     if not measurements["usable_seconds"] and not any(
         f["present"] and f["name"] in RHYTHMS for f in findings

@@ -71,7 +71,16 @@ def measure_recording(recording: "EcgRecording", seconds: float = 60.0) -> dict[
     )
     for chunk in recording.stream(seconds):
         measurer.update(chunk)
-    return measurer.result()
+    return with_constant(measurer.result(), recording.constant)
+
+
+def with_constant(measurements: dict[str, Any], constant: Collection[str]) -> dict[str, Any]:
+    """Measurements that also know of flat leads which `EcgRecording` left out."""
+    return {
+        **measurements,
+        "channels_flat": [*constant, *measurements["channels_flat"]],
+        "channels_absent": [lead for lead in measurements["channels_absent"] if lead not in constant],
+    }
 
 
 class EcgMeasurer:

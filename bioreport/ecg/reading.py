@@ -63,6 +63,8 @@ class EcgRecording:
         Sentences on everything that was not as it should be.
     mapping : dict of str to str
         Label to lead, or to the reason why the channel is not used.
+    constant : tuple of str
+        Leads that the file has but that hold one value from beginning to end: no electrode.
     """
 
     path: Path
@@ -77,6 +79,7 @@ class EcgRecording:
     warnings: list[str]
     mapping: dict[str, str]
     _reader: Callable[[int, int], np.ndarray] = field(repr=False)
+    constant: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -171,7 +174,7 @@ def ecg_from_source(source: Source, path: Path) -> EcgRecording:
         raise InputError(path, "holds no samples", "give a recording that was not cut to nothing")
     warnings = [*source.warnings, *selection.warnings]
     windows = _windows(source, list(selection.rows.values()), timeline)
-    _drop_constant(path, source, selection, windows, timeline, warnings)
+    constant = _drop_constant(path, source, selection, windows, timeline, warnings)
     recorded = in_order(selection.rows)
     rows = [selection.rows[lead] for lead in recorded]
     windows = _windows(source, rows, timeline)
@@ -205,6 +208,7 @@ def ecg_from_source(source: Source, path: Path) -> EcgRecording:
         warnings=warnings,
         mapping=selection.mapping,
         _reader=reader,
+        constant=tuple(in_order(constant)),
     )  # fmt: skip
 
 
@@ -291,8 +295,8 @@ def _windows(source: Source, rows: list[int], timeline: _Timeline) -> list[np.nd
 def _drop_constant(
     path: Path, source: Source, selection: Selection, windows: list[np.ndarray], timeline: _Timeline,
     warnings: list[str],
-) -> None:  # fmt: skip
-    """Take out the leads that hold one value from beginning to end, or none."""
+) -> list[str]:  # fmt: skip
+    """Take out the leads that hold one value from beginning to end, or none; returns them."""
     leads = list(selection.rows)
     still = [lead for i, lead in enumerate(leads) if all(_is_still(window[i]) for window in windows)]
     constant = [lead for lead in still if _is_still_throughout(source, selection.rows[lead], timeline)]
@@ -303,6 +307,7 @@ def _drop_constant(
         raise InputError(path, f"{problem} constant", "give a recording with connected electrodes")
     if constant:
         warnings.append(f"{', '.join(constant)}: constant from beginning to end, not used (no electrode?).")
+    return constant
 
 
 def _is_still(samples: np.ndarray) -> bool:
