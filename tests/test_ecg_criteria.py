@@ -143,6 +143,8 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     ("ventricular_tachycardia", {"rate": 130.0, "qrs": 150.0}, False),
     ("ventricular_tachycardia", {**RACING, **LEFT_BLOCK, "rate": 140.0}, False),
     ("ventricular_tachycardia", {**RACING, **LEFT_BLOCK, "rate": 140.0, "axis": -120}, True),
+    ("ventricular_tachycardia", {**RACING, "rate": 140.0, "qrs": 150.0}, False),
+    ("ventricular_tachycardia", {**RACING, "rate": 140.0, "qrs": 150.0, "axis": 85}, True),
     ("ventricular_tachycardia", {
         "runs": [{"beats": 4, "rate": 150.0, "start_seconds": 3.0, "end_seconds": 4.6}],
         "beats.ventricular": 4,

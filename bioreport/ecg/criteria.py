@@ -23,10 +23,11 @@ NO_P = 0.4  # ... below which there is none
 PACED_SHARE = 0.6
 FASTEST_ESCAPE = 65.0  # /min; a faster rhythm of the ventricles' own is no escape from a block
 SUPRAVENTRICULAR_RATE = 150.0
-FASTEST_SINUS = 155.0  # /min, at which beats of a block's shape may still be conducted
+FASTEST_SINUS = 160.0  # /min, at which beats of a block's shape may still be conducted
 FLUTTER_RATES = (220.0, 360.0)
 WHOLE = 0.025  # of a whole number of flutter waves in RR
 WIDE_MS = 120.0
+VERY_WIDE_MS = 160.0  # wider than conducted beats are in most blocks (Brugada 1991)
 TACHYCARDIA_MS = 134.0  # a regular tachycardia this wide and without P is ventricular until shown otherwise
 # 120, 110 and 110 ms in single leads; over all leads together a QRS lasts some 5 ms longer (Kligfield 2007)
 COMPLETE_MS, INCOMPLETE_MS, DELAY_MS = 124.0, 109.0, 116.0
@@ -198,21 +199,20 @@ def _wide_tachycardia(m: Measurements) -> bool:
     if _ventricular_shape(m):
         return True
     # a sinus P wave may lie in the T wave before it, where the beats look like a bundle-branch block's
-    return qrs >= TACHYCARDIA_MS and not (rate <= FASTEST_SINUS and _block_shape(m))
+    return qrs >= TACHYCARDIA_MS and not (rate <= FASTEST_SINUS and _may_be_conducted(m))
 
 
-def _block_shape(m: Measurements) -> bool:
-    """Whether wide beats have the shape and the axis of a bundle-branch block."""
+def _may_be_conducted(m: Measurements) -> bool:
+    """Whether wide beats have the axis of conducted ones, and a block's shape or moderate width."""
     axis = _value(m, "axis")
+    if axis is None or not LEFT_AXIS <= axis <= RIGHT_AXIS:
+        return False
     bundles = _bundles(m)
+    if "right_bundle_branch_block" in bundles and bundles["right_bundle_branch_block"].present:
+        return True
     # the outflow tract's tachycardia looks like a left bundle-branch block but points downwards
-    return axis is not None and any(
-        name in bundles and bundles[name].present and LEFT_AXIS <= axis <= most
-        for name, most in (
-            ("right_bundle_branch_block", RIGHT_AXIS),
-            ("left_bundle_branch_block", OUTFLOW_AXIS),
-        )
-    )
+    left = "left_bundle_branch_block" in bundles and bundles["left_bundle_branch_block"].present
+    return axis <= OUTFLOW_AXIS and (left or float(m["qrs"]["value"]) < VERY_WIDE_MS)
 
 
 def _ventricular_shape(m: Measurements) -> bool:
@@ -267,7 +267,7 @@ def _hides_p(m: Measurements) -> bool:
         and alike is not None
         and alike >= SAME_BEFORE
         and m["qrs"] is not None
-        and (float(m["qrs"]["value"]) < WIDE_MS or _block_shape(m))
+        and (float(m["qrs"]["value"]) < WIDE_MS or _may_be_conducted(m))
     )
 
 
