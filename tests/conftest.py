@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # as many processes as cores: threads beside them would wait for one another
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import torch
 from torch import Tensor
 
