@@ -69,6 +69,27 @@ def ecg_simulation(path: Path, result: dict[str, Any]) -> list[str]:
     ]
 
 
+def ecg_records(path: Path, result: dict[str, Any]) -> list[str]:
+    totals = result["totals"]
+
+    def share(key: str) -> str:
+        return f"{totals[key]['right']} of {totals[key]['judged']}"
+
+    return [
+        f"### {totals['records']} real ECGs",
+        "",
+        "| | right |",
+        "|---|---|",
+        f"| rate within 5 /min, where detectors or annotations agree | {share('rate')} |",
+        f"| named fast or slow, or neither | {share('speed')} |",
+        f"| atrial fibrillation, found or not | {share('atrial_fibrillation')} |",
+        f"| diagnoses of the header that were found | {share('diagnoses')} |",
+        f"| records with an invented critical finding | {totals['records_with_invented_critical']} |",
+        "",
+        "They were looked at while the criteria were written. " + source(path, result),
+    ]
+
+
 def _simulated(what: str, rows: Sequence[tuple[str, ...]], path: Path, result: dict[str, Any]) -> list[str]:
     metrics, controls = result["metrics"], result["metrics"]["controls"]
 
@@ -326,6 +347,7 @@ def results() -> list[str]:
     for kind, render in (
         ("simulation", simulation),
         ("ecg-simulation", ecg_simulation),
+        ("ecg-records", ecg_records),
         ("memory", memory),
         ("encode", encode),
         ("profile", profile),
