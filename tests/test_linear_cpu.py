@@ -8,7 +8,7 @@ import torch
 from kernel_checks import assert_close, relative_rms
 from torch import Tensor
 
-from bioreport_kernels import LinearAttentionContext, reference
+from bioreport_kernels import LinearAttentionContext, linear_attention, reference
 from bioreport_kernels.cpu import linear, sequences
 from bioreport_kernels.cpu.sequences import groups, scratch_of
 
@@ -280,3 +280,18 @@ def test_scratch_memory_serves_every_call_of_a_thread() -> None:
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(scratch_of, q).result() is not scratch
         assert torch.equal(pool.submit(linear.forward, q, k, v, None, "softmax", 0.3).result()[0], first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (2, 37, 3, 25, 8), (1, 300, 8, 25, 25)])
+def test_short_ones_are_the_same_where_nothing_is_kept(
+    shape: tuple[int, int, int, int, int], dtype: torch.dtype
+) -> None:
+    q, k, v, _ = inputs(*shape, dtype=dtype)
+    alone = linear_attention(q, k, v)
+    kept = linear_attention(q.clone().requires_grad_(), k, v)
+    want = reference.linear_attention(q.double(), k.double(), v.double())
+    assert alone.dtype == dtype and alone.is_contiguous()
+    limit = 1e-6 if dtype == torch.float32 else 1e-14 if dtype == torch.float64 else 4e-3
+    assert relative_rms(alone.double(), want) < limit
+    assert relative_rms(alone.double(), kept.detach().double()) < 2 * limit

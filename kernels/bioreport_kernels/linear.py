@@ -88,6 +88,8 @@ def linear_attention(
     if not causal:
         if scale is None:
             scale = q.shape[-1] ** -0.5 if feature_map == "softmax" else 1.0
+        if short.is_short(q, cu_seqlens, feature_map) and short.keeps_nothing(q, k, v):
+            return short.infer(q, k, v, float(scale))
         out, *_ = _attend(q, k, v, cu_seqlens, feature_map, float(scale))
         return out
     context, total = (None, None) if initial_state is None else initial_state

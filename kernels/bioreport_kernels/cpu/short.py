@@ -21,6 +21,21 @@ def is_short(q: Tensor, cu_seqlens: Tensor | None, feature_map: str) -> bool:
     return feature_map == "softmax" and cu_seqlens is None and 0 < q.numel() <= SHORT
 
 
+def keeps_nothing(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether nothing is to be kept for a gradient, on a CPU and outside of a graph's compilation."""
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    return q.device.type == "cpu" and not wanted and not torch.compiler.is_compiling()
+
+
+def infer(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """The result [B, T, H, Dv] alone: both softmaxes are PyTorch's own, which leave no maximum and no sum."""
+    wide = accumulation_dtype(q.dtype)
+    weight = k.softmax(1, dtype=wide).permute(0, 2, 3, 1)
+    context = torch.matmul(weight, v.to(wide).transpose(1, 2)).mul_(scale)
+    o = torch.matmul(q.softmax(3, dtype=wide).transpose(1, 2), context)
+    return o.transpose(1, 2).to(v.dtype).contiguous()
+
+
 def forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `cpu.linear.forward` of softmax features and dense sequences [B, T, H, D]."""
     wide = accumulation_dtype(q.dtype)
