@@ -13,7 +13,7 @@ from bioreport.claims import support
 from bioreport.findings import BY_NAME, EEG_NAMES, LOCATED, MEASURED, region_of
 from bioreport.montage import FEW_ELECTRODES, normalise
 from bioreport.rhythm import OCCIPITAL, PARIETAL
-from bioreport.sentences import UNASSESSABLE, add_sentence, listed, split_sentences
+from bioreport.sentences import UNASSESSABLE, add_sentence, keep_supported, listed
 
 UNREMARKABLE = "No abnormality was found."
 ABNORMAL = (
@@ -81,28 +81,17 @@ def ground(
     state = {finding["name"]: bool(finding["present"]) for finding in findings}
     known = list(measurements.get("recordings") or [measurements])
     unjudged = unjudged_findings(known)
-    warnings: list[str] = []
-    grounded: dict[str, str] = {}
-    for name, text in sections.items():
-        kept = []
-        for sentence in split_sentences(text):
-            read = read_findings(sentence)
-            problem = (
-                _contradiction(sentence, state, read)
-                or _unfounded(sentence, read, state, unjudged)
-                or _wrong_side(sentence, findings, known, read)
-                or _wrong_electrodes(sentence, findings, read)
-            )
-            if problem:
-                warnings.append(f'{name}: withheld "{sentence}", {problem}.')
-                continue
-            supported, problems = support(sentence, findings, known)
-            if supported is None:
-                warnings.append(f'{name}: withheld "{sentence}", {problems[0]}.')
-                continue
-            warnings += [f"{name}: {problem}." for problem in problems]
-            kept.append(supported)
-        grounded[name] = " ".join(kept)
+
+    def problem_of(sentence: str, _: list[str]) -> str | None:
+        read = read_findings(sentence)
+        return (
+            _contradiction(sentence, state, read)
+            or _unfounded(sentence, read, state, unjudged)
+            or _wrong_side(sentence, findings, known, read)
+            or _wrong_electrodes(sentence, findings, read)
+        )
+
+    grounded, warnings = keep_supported(sections, problem_of, lambda one: support(one, findings, known))
     _state_missing(grounded, findings, known, warnings)
     verdict = sections.get(_IMPRESSION, "")
     judged = len(unjudged) < len(EEG_NAMES)

@@ -1,7 +1,7 @@
 """Sentences of a report, cut and put together; what the grounding of EEG and ECG text shares."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 _ABBREVIATIONS = (
     "e.g", "i.e", "vs", "approx", "ca", "cf", "dr", "etc", "fig", "no", "nr", "resp", "sec", "min", "max",
@@ -42,6 +42,48 @@ def _ends_sentence(text: str, dot: int, after: int, may_end: frozenset[str]) -> 
         # "in sec. The" ends one, "approx. 9 Hz" and "vs. left" do not
         return following[0].isupper() and word in may_end
     return not following[0].islower()
+
+
+def keep_supported(
+    sections: Mapping[str, str],
+    problem_of: Callable[[str, list[str]], str | None],
+    support: Callable[[str], tuple[str | None, list[str]]],
+    may_end: frozenset[str] = MAY_END,
+) -> tuple[dict[str, str], list[str]]:
+    """Sections without the sentences that the evidence speaks against.
+
+    Parameters
+    ----------
+    sections : dict
+        Name to text.
+    problem_of : callable
+        From a sentence, and those of its section kept before it, to what is wrong with it, or None.
+    support : callable
+        From a sentence to itself with its numbers mended, or None, and what was mended or not supported.
+    may_end : frozenset of str
+        As for `split_sentences`.
+
+    Returns
+    -------
+    sections : dict
+        The same names in the same order; a text may be empty.
+    warnings : list of str
+        One sentence for each change.
+    """
+    kept: dict[str, str] = {}
+    warnings: list[str] = []
+    for name, text in sections.items():
+        sentences: list[str] = []
+        for sentence in split_sentences(text, may_end):
+            problem = problem_of(sentence, sentences)
+            supported, mended = (None, [problem]) if problem else support(sentence)
+            if supported is None:
+                warnings.append(f'{name}: withheld "{sentence}", {mended[0]}.')
+                continue
+            warnings += [f"{name}: {change}." for change in mended]
+            sentences.append(supported)
+        kept[name] = " ".join(sentences)
+    return kept, warnings
 
 
 def add_sentence(grounded: dict[str, str], section: str, sentence: str, warnings: list[str]) -> None:

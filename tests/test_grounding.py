@@ -4,8 +4,9 @@ import pytest
 
 from bioreport.claims import claims_in, support
 from bioreport.findings import BY_NAME, EEG_NAMES
-from bioreport.grounding import UNASSESSABLE, UNREMARKABLE, finding_sentence, ground, split_sentences
+from bioreport.grounding import UNASSESSABLE, UNREMARKABLE, finding_sentence, ground
 from bioreport.lexicon import read_findings
+from bioreport.sentences import split_sentences
 
 RHYTHM = {
     "frequency_hz": 9.4,

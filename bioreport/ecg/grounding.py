@@ -19,7 +19,7 @@ from bioreport.ecg.patterns import LEAD
 from bioreport.ecg.plain import ABNORMAL, IMPRESSION, RATES, WITH_LEADS, finding_sentence, home_of, plain
 from bioreport.ecg.remarks import Evidence, unfounded_remark
 from bioreport.findings import BY_NAME, CRITICAL
-from bioreport.sentences import MAY_END, add_sentence, listed, split_sentences
+from bioreport.sentences import MAY_END, add_sentence, keep_supported, listed
 
 UNREMARKABLE = "No abnormality was found."
 _PARTLY = " in what could be judged"
@@ -78,28 +78,19 @@ def ground(
     """
     known = list(measurements.get("recordings") or [measurements])
     evidence = Evidence({finding["name"]: bool(finding["present"]) for finding in findings}, known)
-    warnings: list[str] = []
-    grounded: dict[str, str] = {}
-    for name, text in sections.items():
-        kept: list[str] = []
-        for sentence in split_sentences(text, _MAY_END):
-            mentions = mentions_in(sentence)
-            problem = (
-                _contradiction(mentions, evidence)
-                or _wrong_verdict(sentence, " ".join([*kept, sentence]), evidence)
-                or unfounded_remark(sentence, evidence)
-                or _wrong_place(sentence, mentions, findings)
-            )
-            if problem:
-                warnings.append(f'{name}: withheld "{sentence}", {problem}.')
-                continue
-            supported, problems = support(sentence, findings, known)
-            if supported is None:
-                warnings.append(f'{name}: withheld "{sentence}", {problems[0]}.')
-                continue
-            warnings += [f"{name}: {problem}." for problem in problems]
-            kept.append(supported)
-        grounded[name] = " ".join(kept)
+
+    def problem_of(sentence: str, kept: list[str]) -> str | None:
+        mentions = mentions_in(sentence)
+        return (
+            _contradiction(mentions, evidence)
+            or _wrong_verdict(sentence, " ".join([*kept, sentence]), evidence)
+            or unfounded_remark(sentence, evidence)
+            or _wrong_place(sentence, mentions, findings)
+        )
+
+    grounded, warnings = keep_supported(
+        sections, problem_of, lambda one: support(one, findings, known), _MAY_END
+    )
     _conclude(grounded, sections.get(IMPRESSION, ""), evidence)
     _state_missing(grounded, findings, known, warnings)
     for name, text in grounded.items():
