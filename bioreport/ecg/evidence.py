@@ -15,7 +15,7 @@ from bioreport.bundle import Bundle
 from bioreport.ecg.criteria import ecg_findings
 from bioreport.ecg.facts import RHYTHMS, unjudged_aspects
 from bioreport.ecg.leads import LEADS
-from bioreport.ecg.measure import EcgMeasurer, with_constant
+from bioreport.ecg.measure import measure_recording
 from bioreport.ecg.preprocess import EcgSpec, stream_windows
 from bioreport.ecg.reading import EcgRecording
 from bioreport.ecg.tokenizer import to_tensor
@@ -25,7 +25,6 @@ from bioreport.evidence import Evidence
 from bioreport.stages import Stages
 
 MOST_WINDOWS = 6  # a standard ECG has one; an adapter has positions for six
-CHUNK_SECONDS = 60.0
 
 
 def read_ecg_evidence(recording: EcgRecording, bundle: Bundle, *, stages: Stages | None = None) -> Evidence:
@@ -56,21 +55,9 @@ def read_ecg_evidence(recording: EcgRecording, bundle: Bundle, *, stages: Stages
 
 def measured_evidence(recording: EcgRecording, stages: Stages) -> Evidence:
     """What was measured on an ECG, without tokens; raises InputError where nothing could be."""
-    measurer = EcgMeasurer(
-        recording.sfreq, recording.leads, derived=recording.derived, modified=recording.modified
-    )
-    chunks = recording.stream(CHUNK_SECONDS)
-    while True:
-        with stages("read"):
-            chunk = next(chunks, None)
-        if chunk is None:
-            break
-        with stages("measure"):
-            measurer.update(chunk)
-    with stages("measure"):
-        measurements = with_constant(measurer.result(), recording.constant)
-        measurements["channel_mapping"] = dict(recording.mapping)
-        findings = ecg_findings(measurements)
+    measurements = measure_recording(recording, stages=stages)
+    measurements["channel_mapping"] = dict(recording.mapping)
+    findings = ecg_findings(measurements)
     if not measurements["usable_seconds"] and not any(
         f["present"] and f["name"] in RHYTHMS for f in findings
     ):

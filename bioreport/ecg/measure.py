@@ -15,6 +15,7 @@ import numpy as np
 from bioreport.ecg.analysis import analyse
 from bioreport.ecg.description import describe
 from bioreport.ecg.summary import Summary
+from bioreport.stages import Stages
 
 if TYPE_CHECKING:
     from bioreport.ecg.reading import EcgRecording
@@ -64,22 +65,31 @@ def measure_ecg(
     return measurer.result()
 
 
-def measure_recording(recording: "EcgRecording", seconds: float = 60.0) -> dict[str, Any]:
-    """`measure_ecg` of an open recording, read in chunks of `seconds`."""
+def measure_recording(
+    recording: "EcgRecording", seconds: float = 60.0, *, stages: Stages | None = None
+) -> dict[str, Any]:
+    """`measure_ecg` of an open recording, read in chunks of `seconds`.
+
+    Flat leads that the recording left out are among ``channels_flat``; `stages` learns the time it takes.
+    """
+    stages = stages or Stages()
     measurer = EcgMeasurer(
         recording.sfreq, recording.leads, derived=recording.derived, modified=recording.modified
     )
-    for chunk in recording.stream(seconds):
-        measurer.update(chunk)
-    return with_constant(measurer.result(), recording.constant)
-
-
-def with_constant(measurements: dict[str, Any], constant: Collection[str]) -> dict[str, Any]:
-    """Measurements that also know of flat leads which `EcgRecording` left out."""
+    chunks = recording.stream(seconds)
+    while True:
+        with stages("read"):
+            chunk = next(chunks, None)
+        if chunk is None:
+            break
+        with stages("measure"):
+            measurer.update(chunk)
+    with stages("measure"):
+        measured = measurer.result()
     return {
-        **measurements,
-        "channels_flat": [*constant, *measurements["channels_flat"]],
-        "channels_absent": [lead for lead in measurements["channels_absent"] if lead not in constant],
+        **measured,
+        "channels_flat": [*recording.constant, *measured["channels_flat"]],
+        "channels_absent": [lead for lead in measured["channels_absent"] if lead not in recording.constant],
     }
 
 

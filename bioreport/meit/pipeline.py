@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ class MeitPipeline:
             file=e.file,
             modality="ecg",
             duration_seconds=e.duration_seconds,
-            model=self.provenance(),
+            model=dict(self.provenance),
             sections=[{"name": name, "text": body} for name, body in grounded.items()],
             findings=e.findings,
             measurements=e.measurements,
@@ -142,8 +143,9 @@ class MeitPipeline:
             timings={name: round(seconds, 4) for name, seconds in stages.seconds.items()},
         )
 
+    @cached_property
     def provenance(self) -> dict[str, Any]:
-        """What a report says of the model that wrote it."""
+        """What a report says of the model that wrote it; hashed once."""
         return {
             "name": self.name,
             "disclaimer": DISCLAIMER,
