@@ -284,9 +284,7 @@ KINDS: Mapping[str, Mapping[str, int]] = {
 }
 
 
-def build_projector(
-    kind: str, encoder_dim: int, llm_dim: int, **sizes: Any
-) -> Projector | AttentionAdapter:
+def build_projector(kind: str, encoder_dim: int, llm_dim: int, **sizes: Any) -> Projector | AttentionAdapter:
     """A fresh projector.
 
     Parameters

@@ -1,17 +1,15 @@
-"""What each command of the command line does."""
+"""`generate`: a report of each recording."""
 
 import argparse
-import json
-import logging
 import resource
 import sys
-import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from bioreport.commands.console import fail, quiet_libraries, say
 from bioreport.errors import InputError
 from bioreport.files import write_atomically
 
@@ -25,25 +23,6 @@ if TYPE_CHECKING:
     from bioreport.stages import Stages
 
 
-def _say(options: argparse.Namespace, text: str, *, only_verbose: bool = False) -> None:
-    if not options.quiet and (options.verbose or not only_verbose):
-        tqdm.write(text, file=sys.stderr)
-
-
-def _fail(error: InputError) -> None:
-    tqdm.write(f"bioreport: {error}", file=sys.stderr)
-
-
-def _quiet_libraries(options: argparse.Namespace) -> None:
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR, format="%(message)s")
-    for noisy in ("transformers", "mne", "urllib3", "filelock", "huggingface_hub"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    from transformers.utils import logging as hf_logging
-
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-
-
 def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Write one report a file, or one of all with ``--together``."""
     sections = _sections(options.sections, parser)
@@ -55,7 +34,7 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     temperature = (
         options.temperature if options.temperature is not None else 0.0 if options.seed is None else 0.7
     )
-    _quiet_libraries(options)
+    quiet_libraries(options)
 
     from bioreport.bundle import EMBEDDED
     from bioreport.pipeline import ReportPipeline
@@ -106,14 +85,14 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
         except InputError as error:
             if len(batch) > 1:  # one that is too long for the model stops no other
                 return sum(write_batch(modality, [one]) for one in batch)
-            _fail(error)
+            fail(error)
             return 1
         lost = 0
         for (target, _, stages), report in zip(batch, reports, strict=True):
             try:
                 _deliver(options, target, form, report, stages)
             except InputError as error:
-                _fail(error)
+                fail(error)
                 lost += 1
         return lost
 
@@ -125,7 +104,7 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
         try:
             recordings = _open_group(group, sections, options, stages)
         except InputError as error:
-            _fail(error)
+            fail(error)
             failed += 1
             continue
         modality = recordings[0].modality
@@ -136,7 +115,7 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
                 tuple(recordings), line_frequency=options.line_frequency, signal=options.signal, stages=stages
             )
         except InputError as error:
-            _fail(error)
+            fail(error)
             failed += 1
             continue
         waiting.setdefault(modality, []).append((target, evidence, stages))
@@ -145,7 +124,7 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     failed += sum(write_waiting(modality) for modality in list(waiting))
     if options.verbose:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        _say(options, f"peak memory {peak:.0f} MiB")
+        say(options, f"peak memory {peak:.0f} MiB")
     return 1 if failed else 0
 
 
@@ -178,7 +157,7 @@ def _open_group(
         with stages("open"):
             recording = open_recording(path)
         for line in _mapping_lines(recording):
-            _say(options, line, only_verbose=True)
+            say(options, line, only_verbose=True)
         kind = recording.modality.upper()
         if recordings and recording.modality != recordings[0].modality:
             raise InputError(
@@ -216,14 +195,14 @@ def _deliver(
         sys.stdout.flush()
     else:
         write_atomically(target, text)
-        _say(options, f"{target}: written")
+        say(options, f"{target}: written")
     for warning in report.warnings:
-        _say(options, f"{report.file}: {warning}")
+        say(options, f"{report.file}: {warning}")
     signal = sum(
         stages.seconds.get(name, 0.0) for name in ("mains", "read", "preprocess", "measure", "encode")
     )
     times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in stages.seconds.items())
-    _say(
+    say(
         options,
         f"{report.file}: {report.duration_seconds / max(signal, 1e-9):.0f} × real time to tokens; {times}",
         only_verbose=True,
@@ -267,200 +246,3 @@ def _targets(
         if targets.count(target) > 1:
             parser.error(f"two inputs would both write {target}; give them in two calls with different -o")
     return targets, form
-
-
-def corpus(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """A manifest of a data set as it lies on disk."""
-    if options.patient is not None and options.layout != "folder":
-        parser.error("--patient is for the layout folder; the other data sets name their patients")
-    from bioreport.corpora.build import build_manifest
-
-    summary = build_manifest(
-        options.layout,
-        options.directory,
-        options.output,
-        signals=options.check,
-        list_leaks=options.list_leaks,
-        seed=options.seed,
-        patient=options.patient,
-        progress=not options.quiet,
-    )
-    for leak in summary.leaks:
-        _say(options, f"leak: {leak}")
-    for sentence in summary.sentences():
-        _say(options, sentence)
-    if options.seed is None:
-        _say(options, f"The seed of the split is {summary.seed}; give --seed {summary.seed} from now on.")
-    _say(options, f"{summary.manifest}: written")
-    return 0
-
-
-def encode(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Tokens of a manifest's recordings, kept for training."""
-    _quiet_libraries(options)
-    from bioreport.bundle import load_bundle
-    from bioreport.manifest import read_manifest
-    from bioreport.tokens import encode_manifest
-
-    bundle = load_bundle(options.model, llm=options.llm, device=options.device, dtype=options.dtype)
-    entries = read_manifest(options.manifest)
-    errors = encode_manifest(entries, bundle, options.output, progress=not options.quiet)
-    for error in errors:
-        _fail(error)
-    return 1 if errors else 0
-
-
-def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Train a projector and its special tokens for a frozen LLM, or MEIT, or an ECG tokenizer."""
-    _quiet_libraries(options)
-    if options.what == "tokenizer":
-        return _train_tokenizer(options)
-    if options.what == "meit":
-        return _train_meit(options, parser)
-    from bioreport.train import train as train_projector
-
-    result = train_projector(
-        options.manifest,
-        llm=options.llm,
-        projector=options.projector,
-        out=options.output,
-        encoder_bundle=options.model,
-        epochs=options.epochs or 10,
-        batch_size=options.batch_size or 4,
-        lr=options.lr or 1e-4,
-        max_steps=options.max_steps,
-        save_every=options.save_every,
-        seed=options.seed,
-        device=options.device,
-        dtype=options.dtype,
-        tokens=options.tokens,
-        resume=not options.no_resume,
-        progress=not options.quiet,
-    )
-    for error in result.errors:
-        _fail(error)
-    _say(options, f"{result.bundle}: written; use it with `bioreport generate FILE --model {result.bundle}`")
-    return 1 if result.errors else 0
-
-
-def _train_meit(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from bioreport.meit import train_meit
-
-    if options.llm is None:
-        parser.error("train meit needs a language model: --llm ID|DIR")
-    recipe = {name: getattr(options, name) for name in ("epochs", "batch_size", "lr")}
-    result = train_meit(
-        options.manifest,
-        out=options.output,
-        llm=options.llm,
-        full=options.full,
-        template=options.template,
-        max_length=options.max_length,
-        max_steps=options.max_steps,
-        save_every=options.save_every,
-        seed=options.seed,
-        device=options.device,
-        dtype=options.dtype,
-        resume=not options.no_resume,
-        progress=not options.quiet,
-        **{name: value for name, value in recipe.items() if value is not None},
-    )
-    for error in result.errors:
-        _fail(error)
-    if result.cut:
-        _say(options, f"{result.cut} reports were cut at --max-length {options.max_length}.")
-    losses = [f"loss {result.losses[-1]:.3f}", *(f"validation {v:.3f}" for v in result.validation[-1:])]
-    written = f"{result.folder}: written after {len(result.losses)} steps ({', '.join(losses)})"
-    _say(options, f"{written}; use it with `bioreport generate FILE --model {result.folder}`")
-    return 1 if result.errors else 0
-
-
-def _train_tokenizer(options: argparse.Namespace) -> int:
-    from bioreport.ecg.tokenizer import measure, read_windows, save_tokenizer, train_tokenizer
-    from bioreport.encoders.ecg_autoencoder import TokenizerConfig
-    from bioreport.manifest import read_manifest
-
-    config = TokenizerConfig(
-        quantizer=options.quantizer, stages=options.stages, codewords=512 // options.stages
-    )
-    entries = read_manifest(options.manifest)
-    learned, held_out = (
-        [path for entry in entries if (entry.split in (None, "train")) is own for path in entry.recordings]
-        for own in (True, False)
-    )
-    windows, batch_size = read_windows(learned, config.stride), options.batch_size or 32
-    steps = options.max_steps or (options.epochs or 10) * -(-len(windows) // batch_size)
-    model = train_tokenizer(
-        windows, config, steps=steps, batch_size=batch_size, lr=options.lr or 1e-3, seed=options.seed
-    )
-    save_tokenizer(model, options.output)
-    if held_out:
-        found = measure(model, read_windows(held_out, config.stride))
-        _say(options, json.dumps(found))
-    _say(options, f"{options.output}: written; use it with `bioreport tokenize --tokenizer {options.output}`")
-    return 0
-
-
-def tokenize(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Codes and vectors of each ECG, one safetensors file each; one that fails does not stop the others."""
-    _quiet_libraries(options)
-    from bioreport.ecg.reading import open_ecg
-    from bioreport.ecg.tokenizer import load_tokenizer, tokenize, write_tokens
-
-    model, failed = load_tokenizer(options.tokenizer), 0
-    for file in options.files:
-        try:
-            written = options.output / f"{file.stem}.safetensors"
-            write_tokens(written, tokenize(open_ecg(file), model))
-            _say(options, f"{written}: written")
-        except InputError as error:
-            _fail(error)
-            failed += 1
-    return int(failed > 0)
-
-
-def evaluate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Metrics of reports against the manifest's truth."""
-    from bioreport.evaluate import evaluate as compare
-    from bioreport.evaluate import render
-
-    metrics = compare(options.manifest, options.reports)
-    print(render(metrics, options.format))
-    return 0
-
-
-def simulate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Simulated recordings, their truth and their reports."""
-    _quiet_libraries(options)
-    from bioreport.simulate import simulate_corpus
-
-    start = time.perf_counter()
-    manifest = simulate_corpus(
-        options.count,
-        options.seed,
-        options.output,
-        modality=options.modality,
-        duration_seconds=options.duration,
-        progress=not options.quiet,
-    )
-    _say(options, f"{manifest}: {options.count} recordings in {time.perf_counter() - start:.1f} s")
-    return 0
-
-
-def convert(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Published weights to a bundle."""
-    _quiet_libraries(options)
-    from bioreport.convert import convert as convert_weights
-
-    written = convert_weights(options.kind, options.file, options.output, llm=options.llm)
-    _say(options, f"{written}: written")
-    return 0
-
-
-def doctor(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """What is installed, what is missing, and the command that adds it."""
-    from bioreport.doctor import examine
-
-    lines, complete = examine()
-    print("\n".join(lines))
-    return 0 if complete else 1

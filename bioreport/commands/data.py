@@ -1,0 +1,94 @@
+"""`corpus`, `encode`, `tokenize`, `simulate`, `evaluate`: manifests and what is made of them."""
+
+import argparse
+import time
+
+from bioreport.commands.console import fail, quiet_libraries, say
+from bioreport.errors import InputError
+
+
+def corpus(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """A manifest of a data set as it lies on disk."""
+    if options.patient is not None and options.layout != "folder":
+        parser.error("--patient is for the layout folder; the other data sets name their patients")
+    from bioreport.corpora.build import build_manifest
+
+    summary = build_manifest(
+        options.layout,
+        options.directory,
+        options.output,
+        signals=options.check,
+        list_leaks=options.list_leaks,
+        seed=options.seed,
+        patient=options.patient,
+        progress=not options.quiet,
+    )
+    for leak in summary.leaks:
+        say(options, f"leak: {leak}")
+    for sentence in summary.sentences():
+        say(options, sentence)
+    if options.seed is None:
+        say(options, f"The seed of the split is {summary.seed}; give --seed {summary.seed} from now on.")
+    say(options, f"{summary.manifest}: written")
+    return 0
+
+
+def encode(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Tokens of a manifest's recordings, kept for training."""
+    quiet_libraries(options)
+    from bioreport.bundle import load_bundle
+    from bioreport.manifest import read_manifest
+    from bioreport.tokens import encode_manifest
+
+    bundle = load_bundle(options.model, llm=options.llm, device=options.device, dtype=options.dtype)
+    entries = read_manifest(options.manifest)
+    errors = encode_manifest(entries, bundle, options.output, progress=not options.quiet)
+    for error in errors:
+        fail(error)
+    return 1 if errors else 0
+
+
+def tokenize(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Codes and vectors of each ECG, one safetensors file each; one that fails does not stop the others."""
+    quiet_libraries(options)
+    from bioreport.ecg.reading import open_ecg
+    from bioreport.ecg.tokenizer import load_tokenizer, tokenize, write_tokens
+
+    model, failed = load_tokenizer(options.tokenizer), 0
+    for file in options.files:
+        try:
+            written = options.output / f"{file.stem}.safetensors"
+            write_tokens(written, tokenize(open_ecg(file), model))
+            say(options, f"{written}: written")
+        except InputError as error:
+            fail(error)
+            failed += 1
+    return int(failed > 0)
+
+
+def evaluate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Metrics of reports against the manifest's truth."""
+    from bioreport.evaluate import evaluate as compare
+    from bioreport.evaluate import render
+
+    metrics = compare(options.manifest, options.reports)
+    print(render(metrics, options.format))
+    return 0
+
+
+def simulate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Simulated recordings, their truth and their reports."""
+    quiet_libraries(options)
+    from bioreport.simulate import simulate_corpus
+
+    start = time.perf_counter()
+    manifest = simulate_corpus(
+        options.count,
+        options.seed,
+        options.output,
+        modality=options.modality,
+        duration_seconds=options.duration,
+        progress=not options.quiet,
+    )
+    say(options, f"{manifest}: {options.count} recordings in {time.perf_counter() - start:.1f} s")
+    return 0
