@@ -1,29 +1,20 @@
 """Write every table of results from the newest result files; ``--check`` only compares."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ecg_tables
+import throughput
+from results import newest, of_kind
 from targets import TARGETS, Target
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results: written by benchmarks/table.py -->", "<!-- end of results -->"
 OURS = "bioreport"
 NO_GPU = "no GPU run yet"
-
-
-def newest(kind: str) -> tuple[Path, dict[str, Any]] | None:
-    """The result file of a kind with the latest date."""
-    found = [(json.loads(path.read_text()), path) for path in sorted(RESULTS.glob(f"{kind}-*.json"))]
-    if not found:
-        return None
-    result, path = max(found, key=lambda pair: pair[0]["date"])
-    return path, result
 
 
 def source(path: Path, result: dict[str, Any], folder: str = "benchmarks/results") -> str:
@@ -200,8 +191,7 @@ def meit(path: Path, result: dict[str, Any]) -> list[str]:
 def kernel_results() -> list[dict[str, Any]]:
     """By machine the rows of each operator from the newest file that has it; GPUs first."""
     machines: dict[str, dict[str, Any]] = {}
-    files = [(json.loads(path.read_text()), path) for path in sorted(RESULTS.glob("kernels-*.json"))]
-    for result, path in sorted(files, key=lambda pair: pair[0]["date"], reverse=True):
+    for result, path in sorted(of_kind("kernels"), key=lambda pair: pair[0]["date"], reverse=True):
         if not result.get("rows"):
             continue
         machine = machines.setdefault(
@@ -370,13 +360,17 @@ def kernels_readme() -> list[str]:
 
 def benchmarks_readme() -> list[str]:
     """What README has no room for."""
-    found = newest("ecg-tokenizers")
-    if found is None:
-        return []
-    path, result = found
-    parts = (ecg_tables.measured, ecg_tables.classified, ecg_tables.written)
-    lines = [line for part in parts for line in [*part(result), ""]]
-    return [*lines, source(path, result, "results")]
+    lines: list[str] = []
+    for kind, parts in (
+        ("throughput", (throughput.arithmetic,)),
+        ("ecg-tokenizers", (ecg_tables.measured, ecg_tables.classified, ecg_tables.written)),
+    ):
+        found = newest(kind)
+        if found is not None:
+            path, result = found
+            lines += [line for part in parts for line in [*part(result), ""]]
+            lines += [source(path, result, "results"), ""]
+    return lines[:-1]
 
 
 DOCUMENTS = {

@@ -304,5 +304,5 @@ def test_the_comparison_of_ecg_tokenizers_runs(
     assert 100 < ways["ECG-Byte"]["signal_tokens"] <= 1000
     assert all(way["held_out_loss"] > 0 and 0 <= way["text_f1"] <= 1 for way in ways.values())
     table = import_module("table")
-    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    monkeypatch.setattr(import_module("results"), "RESULTS", tmp_path)
     assert "skipped" in "\n".join(table.ecg_tokenizers(*table.newest("ecg-tokenizers")))

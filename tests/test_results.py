@@ -69,7 +69,7 @@ def test_every_target_is_measured_by_a_benchmark(
         "rows": [*rows, {**rows[0], "provider": "broken", "problem": "exit code 9"}],
     }
     (tmp_path / "kernels-2000-01-01-some.json").write_text(json.dumps(document))
-    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    monkeypatch.setattr(benchmark_module("results"), "RESULTS", tmp_path)
     everything = "\n".join(table.kernels_readme())
     assert all(case in everything for case in {row["case"] for row in rows})
     assert "exit code 9" in everything
@@ -77,3 +77,23 @@ def test_every_target_is_measured_by_a_benchmark(
     assert "not reached" in promised and "✓" in promised
     assert (table.NO_GPU in promised) == (device == "cpu")
     assert ("nothing has been measured" in promised) == (device == "cpu")
+
+
+def test_what_saturates_first_is_the_slowest_part(benchmark_module: Any) -> None:
+    throughput = benchmark_module("throughput")
+    flops = throughput.encoder_flops()
+    # 12 layers of 8 d^2 + 4 d (C + P) / 2 multiply-adds a patch, and little beside them
+    layers = 12 * (2 * 200 * 800 + 4 * 2 * 100 * 100 + 2 * 100 * (22 + 10))
+    assert layers < flops / 2 / 220 < 1.1 * layers
+    stages = {name: {"seconds": 1.0} for name in throughput.HOST_STAGES}
+    slow, fast = (
+        throughput.encoding({"torch_threads": 1, "recording_seconds": s, "stages": stages}, flops)
+        for s in (1_000, 10_000_000)
+    )
+    assert [row["devices"] for row in slow] == [1, 8, 64]
+    assert {row["saturates_first"] for row in slow} == {"host"}
+    assert {row["saturates_first"] for row in fast} == {"reading"}
+    assert slow[0]["seconds"]["host"] == pytest.approx(8 * slow[1]["seconds"]["host"])
+    one, *_, many = throughput.training()
+    assert one["seconds"] == one["seconds_with_a_report_for_each"]
+    assert many["seconds"] > many["seconds_with_a_report_for_each"]
