@@ -5,6 +5,8 @@ one context vector, as the paper has it. Its own critique is that one vector is 
 as many learned queries over the frames instead of the mean.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,3 +68,11 @@ class AttentionAdapter(nn.Module):
                 scores = scores.masked_fill(absent.unsqueeze(1), torch.finfo(scores.dtype).min)
             pooled = scores.softmax(2) @ x
         return self.out(pooled)
+
+    def packed(self, vectors: Tensor, lengths: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Recordings of any lengths one after the other, [rows, D]; as `Projector.packed`."""
+        if len(set(lengths)) == 1:
+            embeddings = self(vectors.unflatten(0, (len(lengths), -1)))
+        else:
+            embeddings = torch.cat([self(each[None]) for each in vectors.split(list(lengths))])
+        return embeddings.flatten(0, 1), [embeddings.shape[1]] * len(lengths)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bioreport.packing import can_pack, packed_mask, packed_positions
 from bioreport.prompts import SIGNAL
 from bioreport.vocabulary import control_tokens
 
@@ -61,6 +62,25 @@ class FusedInputs:
         return _pad(rows, None, side="left")
 
 
+@dataclass
+class PackedInputs:
+    """Embeddings of a batch, one after the other: what training computes, without padding.
+
+    Attributes
+    ----------
+    inputs_embeds : Tensor [1, N, hidden]
+        In the LLM's dtype.
+    labels : Tensor [1, N] int64
+        The responses' ids and end tokens; -100 elsewhere.
+    lengths : list of int
+        Positions of each item; their sum is N.
+    """
+
+    inputs_embeds: Tensor
+    labels: Tensor
+    lengths: list[int]
+
+
 def _pad(rows: list[Tensor], labels: list[Tensor] | None, side: str) -> FusedInputs:
     longest = max(len(row) for row in rows)
     device = rows[0].device
@@ -86,7 +106,7 @@ class PrefixFusion(nn.Module):
     tokenizer : PreTrainedTokenizer
         Its tokenizer; must have an end token. Its chat template is used where it has one.
     projector : Module
-        Maps tokens [B, T, encoder_dim] to [B, N, hidden].
+        Its method ``packed`` maps tokens of several sessions to embeddings, as that of `Projector`.
     encoder_dim : int, optional
         Width of the tokens; checked in `embed` where given.
     compat : {None, "celm"}
@@ -240,6 +260,24 @@ class PrefixFusion(nn.Module):
             Where lengths or widths do not fit, a recording has no tokens, a prompt with a signal has no place
             for it, or a sequence is longer than the LLM has positions.
         """
+        rows, labels = self._rows(prompts, sessions, responses)
+        if responses is not None:
+            return _pad(rows, labels, side="right")
+        return _pad(rows, None, side="right" if self.compat == "celm" else "left")
+
+    def pack(
+        self, prompts: Sequence[str], sessions: Sequence[Sequence[Tensor]], responses: Sequence[str]
+    ) -> PackedInputs:
+        """What `embed` makes of a batch to learn, one item after the other in place of padded rows."""
+        rows, labels = self._rows(prompts, sessions, responses)
+        return PackedInputs(torch.cat(rows)[None], torch.cat(labels)[None], [len(row) for row in rows])
+
+    def _rows(
+        self,
+        prompts: Sequence[str],
+        sessions: Sequence[Sequence[Tensor]],
+        responses: Sequence[str] | None,
+    ) -> tuple[list[Tensor], list[Tensor]]:
         if len(sessions) != len(prompts) or (responses is not None and len(responses) != len(prompts)):
             raise ValueError("prompts, sessions and responses differ in number")
         if not prompts:
@@ -264,9 +302,7 @@ class PrefixFusion(nn.Module):
             if target:
                 label[-len(target) :] = torch.tensor(target, device=row.device)
             labels.append(label)
-        if responses is not None:
-            return _pad(rows, labels, side="right")
-        return _pad(rows, None, side="right" if self.compat == "celm" else "left")
+        return rows, labels
 
     def _embed_ids(self, ids: list[int]) -> Tensor:
         embedding = self.llm.get_input_embeddings()
@@ -282,21 +318,21 @@ class PrefixFusion(nn.Module):
         return torch.cat([*pieces, self.end_token])
 
     def _project(self, sessions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-        """Projected tokens of every session; those of one length go through the projector together."""
-        groups: dict[int, list[tuple[int, int]]] = {}
-        for i, group in enumerate(sessions):
-            for j, tokens in enumerate(group):
-                if tokens.ndim != 2 or not len(tokens):
-                    raise ValueError(f"tokens have shape {tuple(tokens.shape)}, not [T >= 1, dim]")
-                if self.encoder_dim is not None and tokens.shape[1] != self.encoder_dim:
-                    raise ValueError(f"tokens are {tokens.shape[1]} wide, not {self.encoder_dim}")
-                groups.setdefault(len(tokens), []).append((i, j))
+        """Projected tokens of every session, all packed through the projector together."""
+        packed = [tokens for group in sessions for tokens in group]
+        for tokens in packed:
+            if tokens.ndim != 2 or not len(tokens):
+                raise ValueError(f"tokens have shape {tuple(tokens.shape)}, not [T >= 1, dim]")
+            if self.encoder_dim is not None and tokens.shape[1] != self.encoder_dim:
+                raise ValueError(f"tokens are {tokens.shape[1]} wide, not {self.encoder_dim}")
+        if not packed:
+            return [[] for _ in sessions]
         like = next(self.projector.parameters(), self.start_token)
-        projected: dict[tuple[int, int], Tensor] = {}
-        for places in groups.values():
-            batch = torch.stack([sessions[i][j].to(like.device, like.dtype) for i, j in places])
-            projected.update(zip(places, self.projector(batch).to(self.start_token.dtype), strict=True))
-        return [[projected[i, j] for j in range(len(group))] for i, group in enumerate(sessions)]
+        rows = torch.cat(packed).to(like.device, like.dtype)
+        project: Any = self.projector.packed
+        embeddings, lengths = project(rows, [len(tokens) for tokens in packed])
+        parts = iter(embeddings.to(self.start_token.dtype).split(lengths))
+        return [[next(parts) for _ in group] for group in sessions]
 
     def _check_length(self, length: int) -> None:
         limit = self.max_positions
@@ -310,24 +346,22 @@ class PrefixFusion(nn.Module):
 
     def logits(self, fused: FusedInputs, keep: Tensor | None = None) -> Tensor:
         """Logits [B, T, vocabulary], or [B, K, vocabulary] at the positions ``keep`` [K] alone."""
+        return self._run(fused.inputs_embeds, fused.attention_mask, fused.position_ids, keep)
+
+    def _run(self, embeds: Tensor, mask: Tensor | None, positions: Tensor, keep: Tensor | None) -> Tensor:
         kwargs: dict[str, Any] = {}
         if "position_ids" in self._accepts:
-            kwargs["position_ids"] = fused.position_ids
+            kwargs["position_ids"] = positions
         slices = keep is not None and "logits_to_keep" in self._accepts
         if slices:
             kwargs["logits_to_keep"] = keep
-        logits = self.llm(
-            inputs_embeds=fused.inputs_embeds,
-            attention_mask=fused.attention_mask,
-            use_cache=False,
-            **kwargs,
-        ).logits
+        logits = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **kwargs).logits
         return logits if keep is None or slices else logits[:, keep]
 
-    def loss(self, fused: FusedInputs) -> Tensor:
+    def loss(self, fused: FusedInputs | PackedInputs) -> Tensor:
         """Mean cross-entropy over all the batch's response tokens and end tokens, float32.
 
-        Logits are made only at positions before a target of some row, never [B, T, vocabulary].
+        Logits are made only at positions before a target, never [B, T, vocabulary].
 
         Raises
         ------
@@ -336,6 +370,8 @@ class PrefixFusion(nn.Module):
         """
         if fused.labels is None:
             raise ValueError("a loss needs responses: give them to embed()")
+        if isinstance(fused, PackedInputs):
+            return self._packed_loss(fused)
         targets = fused.labels[:, 1:]
         keep = (targets != IGNORED).any(0).nonzero().squeeze(1)
         targets = targets[:, keep]
@@ -343,7 +379,25 @@ class PrefixFusion(nn.Module):
         chosen = targets != IGNORED
         return F.cross_entropy(logits[chosen].float(), targets[chosen])
 
-    def forward(self, fused: FusedInputs) -> Tensor:
+    def _packed_loss(self, packed: PackedInputs) -> Tensor:
+        device = packed.inputs_embeds.device
+        if can_pack(self.llm):
+            groups, mask = [packed.lengths], packed_mask(self.llm, packed.lengths)
+        else:
+            # one after the other: no padding either
+            groups, mask = [[length] for length in packed.lengths], None
+        sizes = [sum(group) for group in groups]
+        logits, targets = [], []
+        for group, embeds, labels in zip(
+            groups, packed.inputs_embeds.split(sizes, 1), packed.labels.split(sizes, 1), strict=True
+        ):
+            # an item begins with its prompt, so that no position before it has its first label to learn
+            keep = (labels[0, 1:] != IGNORED).nonzero().squeeze(1)
+            logits.append(self._run(embeds, mask, packed_positions(group).to(device), keep)[0])
+            targets.append(labels[0, keep + 1])
+        return F.cross_entropy(torch.cat(logits).float(), torch.cat(targets))
+
+    def forward(self, fused: FusedInputs | PackedInputs) -> Tensor:
         """`loss`, so that wrappers such as DDP see the training step."""
         return self.loss(fused)
 

@@ -13,7 +13,8 @@ nothing is quadratic.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -146,18 +147,24 @@ class PerceiverBlock(nn.Module):
             Linear(dim, ff_multiple * dim), nn.GELU(), nn.Identity(), Linear(ff_multiple * dim, dim)
         )
 
-    def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """queries [B, N, dim], tokens [B, T, dim], mask [B, T] True where a token is."""
+    def forward(self, queries: Tensor, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+        """queries [S, N, dim], tokens [rows, dim] of S sessions one after the other."""
         attention, heads = self.cross_attn, self.cross_attn.num_heads
         weight, bias = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
         keys = self.cross_attn_norm_kv(tokens)
         q, k, v = (
-            linear(x, w, b).unflatten(-1, (heads, -1)).transpose(1, 2)
+            linear(x, w, b).unflatten(-1, (heads, -1))
             for x, w, b in zip((self.cross_attn_norm_q(queries), keys, keys), weight, bias, strict=True)
         )
-        seen = None if mask is None else mask[:, None, None, :]
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
-        queries = queries + attention.out_proj(attended)
+        if len(set(lengths)) == 1:
+            together = [(q, k.unflatten(0, (len(lengths), -1)), v.unflatten(0, (len(lengths), -1)))]
+        else:
+            parts = (x.split(list(lengths)) for x in (k, v))
+            together = [(one[None], *(x[None] for x in pair)) for one, *pair in zip(q, *parts, strict=True)]
+        attended = torch.cat(
+            [F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in each)) for each in together]
+        )
+        queries = queries + attention.out_proj(attended.transpose(1, 2).flatten(2))
         return queries + self.ff(self.ff_norm(queries))
 
 
@@ -244,35 +251,50 @@ class Projector(nn.Module):
                 raise ValueError("mask leaves a session without a token")
             if bool(mask.all()):
                 mask = None
-        if self.transformer is not None:
-            if self.compat == "celm":
-                tokens = tokens[:, :MAX_POSITIONS]
-                mask = None if mask is None else mask[:, :MAX_POSITIONS]
-            tokens = self._along_session(self.transformer, tokens, mask)
-        elif mask is not None:
-            tokens = tokens.masked_fill(~mask.unsqueeze(2), 0)
-        if self.perceiver_blocks is None:
-            out = self.proj(tokens)
-            return out if mask is None else out.masked_fill(~mask.unsqueeze(2), 0)
-        queries = self.query_tokens.expand(len(tokens), -1, -1)
-        for block in self.perceiver_blocks:
-            queries = block(queries, tokens, mask)
-        return self.proj(self.final_norm(queries))
-
-    def _along_session(self, transformer: LinearTransformer, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """Sinusoid and linear attention; masked tokens come back as zeros."""
-        batch, length, dim = tokens.shape
+        if self.transformer is not None and self.compat == "celm":
+            tokens = tokens[:, :MAX_POSITIONS]
+            mask = None if mask is None else mask[:, :MAX_POSITIONS]
+        batch, length, _ = tokens.shape
         if mask is None:
-            rows = (tokens + sinusoid(length, dim, tokens.device).to(tokens.dtype)).flatten(0, 1)
-            borders = torch.arange(batch + 1, device=tokens.device) * length
-            return transformer(rows, borders).view_as(tokens)
-        counts = mask.sum(1)
-        # a token's position is its number among its session's tokens, wherever the padding lies
-        places = (mask.cumsum(1) - 1)[mask]
-        table = sinusoid(int(counts.max()), dim, tokens.device).to(tokens.dtype)
-        borders = F.pad(counts.cumsum(0), (1, 0))
-        rows = transformer(tokens[mask] + table[places], borders)
-        return rows.new_zeros(tokens.shape).masked_scatter(mask.unsqueeze(2), rows)
+            rows, lengths = tokens.flatten(0, 1), [length] * batch
+        else:
+            rows, lengths = tokens[mask], mask.sum(1).tolist()
+        out, _ = self.packed(rows, lengths)
+        if self.perceiver_blocks is not None or mask is None:
+            return out.unflatten(0, (batch, -1))
+        return out.new_zeros(batch, length, self.llm_dim).masked_scatter(mask.unsqueeze(2), out)
+
+    def packed(self, tokens: Tensor, lengths: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Project sessions of any lengths, one after the other, without padding.
+
+        Parameters
+        ----------
+        tokens : Tensor [rows, encoder_dim]
+            The sessions' tokens.
+        lengths : sequence of int
+            Tokens of each session, from 1 on; their sum is the number of rows.
+
+        Returns
+        -------
+        embeddings : Tensor [rows, llm_dim], or [sessions * queries, llm_dim] where there is a perceiver
+        lengths : list of int
+            Embeddings of each session.
+        """
+        lengths = list(lengths)
+        if self.transformer is not None:
+            if self.compat == "celm" and max(lengths) > MAX_POSITIONS:
+                tokens = torch.cat([session[:MAX_POSITIONS] for session in tokens.split(lengths)])
+                lengths = [min(length, MAX_POSITIONS) for length in lengths]
+            table = sinusoid(max(lengths), self.encoder_dim, tokens.device).to(tokens.dtype)
+            places = table if len(lengths) == 1 else torch.cat([table[:length] for length in lengths])
+            borders = torch.tensor([0, *accumulate(lengths)], device=tokens.device)
+            tokens = self.transformer(tokens + places, borders)
+        if self.perceiver_blocks is None:
+            return self.proj(tokens), lengths
+        queries = self.query_tokens.expand(len(lengths), -1, -1)
+        for block in self.perceiver_blocks:
+            queries = block(queries, tokens, lengths)
+        return self.proj(self.final_norm(queries)).flatten(0, 1), [queries.shape[1]] * len(lengths)
 
 
 # Sizes of CELM's checkpoints.

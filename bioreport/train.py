@@ -289,7 +289,7 @@ class Run(TrainingRun):
 def loss_of(fusion: "PrefixFusion", samples: Sequence[Sample], prompts: Sequence[str]) -> Tensor:
     """Mean cross-entropy of the responses."""
     try:
-        fused = fusion.embed(
+        fused = fusion.pack(
             prompts, [sample.sessions for sample in samples], [sample.response for sample in samples]
         )
     except ValueError as error:

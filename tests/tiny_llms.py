@@ -155,3 +155,6 @@ class Linear(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.proj(tokens)
+
+    def packed(self, tokens: Tensor, lengths: list[int]) -> tuple[Tensor, list[int]]:
+        return self.proj(tokens), lengths
