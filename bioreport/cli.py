@@ -110,6 +110,9 @@ def build_parser() -> argparse.ArgumentParser:
     encode = commands.add_parser("encode", help="turn a manifest's recordings into tokens, once")
     encode.add_argument("manifest", type=Path)
     encode.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    encode.add_argument(
+        "--workers", type=_positive, default=1, metavar="N", help="processes that encode (default: 1)"
+    )
     _model_options(encode)
     _verbosity(encode)
 

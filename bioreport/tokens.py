@@ -8,27 +8,26 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from tqdm import tqdm
 
 from bioreport.ecg.wfdb_header import header_path, record_files
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence, read_evidence
-from bioreport.files import write_atomically
 from bioreport.manifest import Entry
 from bioreport.recording import open_recording
+from bioreport.token_writer import Outcome, StoreWriter, part_content, part_name
 
 if TYPE_CHECKING:
     from bioreport.bundle import Bundle
 
 logger = logging.getLogger(__name__)
-RECORDINGS_PER_SHARD = 32
 # raised when measurements or findings of the same recording may come out otherwise than before
 STORE_VERSION = 1
 _SIDECARS = (".eeg", ".vmrk", ".fdt", ".json", ".dat", ".tsv")
@@ -82,12 +81,18 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 class TokenStore:
-    """Tokens and evidence of recordings, in a folder.
+    """Tokens and evidence of recordings, in a folder; `bioreport.token_writer.StoreWriter` adds to it.
 
     Parameters
     ----------
     directory : Path
-        Made where it is missing.
+
+    Attributes
+    ----------
+    sound : int
+        Bytes of the index that are whole: a killed run may leave half of what it was appending.
+    torn : bool
+        Whether the index is longer than that.
 
     Raises
     ------
@@ -98,61 +103,23 @@ class TokenStore:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
         self.index = self.directory / "index.jsonl"
-        self._lines: dict[str, dict[str, Any]] = {}
-        self._seen: dict[str, dict[str, Any]] = {}
-        self._read_index()
+        self.reload()
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: str | None) -> bool:
         return key in self._lines
 
     def __len__(self) -> int:
         return len(self._lines)
 
-    def add(self, encoded: Sequence[tuple[Path, str, Evidence]]) -> None:
-        """Write one shard of recordings, then their lines; an interruption loses no line that was written."""
-        if not encoded:
-            return
-        name = f"tokens-{encoded[0][1][:16]}.safetensors"
-        unique = {key: evidence for _, key, evidence in encoded}
-        seen = {
-            key: {
-                "file": evidence.file,
-                "duration_seconds": evidence.duration_seconds,
-                "channels": list(evidence.channels),
-                "findings": evidence.findings,
-                "measurements": evidence.measurements,
-                "statistics": evidence.statistics,
-                "warnings": evidence.warnings,
-                "modality": evidence.modality,
-            }
-            for key, evidence in unique.items()
-        }
-        write_atomically(self.directory / name, save({k: e.tokens.contiguous() for k, e in unique.items()}))
-        write_atomically((self.directory / name).with_suffix(".json"), json.dumps(seen, ensure_ascii=False))
-        for path, key, evidence in encoded:
-            self._append(
-                {
-                    "recording": os.path.relpath(path, self.directory),
-                    "key": key,
-                    "shard": name,
-                    "tokens": len(evidence.tokens),
-                    "duration_seconds": evidence.duration_seconds,
-                    "error": None,
-                }
-            )
+    @property
+    def keys(self) -> Iterable[str]:
+        """Of the recordings that it holds."""
+        return self._lines.keys()
 
-    def add_error(self, path: Path, key: str | None, error: InputError) -> None:
-        """Note that a recording failed; it is tried again next time."""
-        self._append(
-            {
-                "recording": os.path.relpath(path, self.directory),
-                "key": key,
-                "shard": None,
-                "tokens": 0,
-                "duration_seconds": None,
-                "error": str(error),
-            }
-        )
+    @property
+    def shards(self) -> set[str]:
+        """Names of the shards that the index knows."""
+        return {line["shard"] for line in self._lines.values()}
 
     def get(self, key: str) -> Evidence:
         """Evidence of a recording; raises KeyError where it is not there, InputError where it is damaged."""
@@ -178,47 +145,57 @@ class TokenStore:
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(shard, "is damaged or missing", cure) from error
 
-    def _read_index(self) -> None:
-        if not self.index.is_file():
-            return
-        data = self.index.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            # the machine stopped within a line; that recording is encoded again
-            os.truncate(self.index, whole)
-        for number, line in enumerate(data[:whole].splitlines(), 1):
+    def note(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Take in lines that were just appended to the index."""
+        for line in lines:
+            if line["error"] is None:
+                self._lines[line["key"]] = line
+            else:
+                self._failures.add(_failure(line))
+
+    def has_noted(self, line: dict[str, Any]) -> bool:
+        """Whether the index says already that this recording fails, and why."""
+        return _failure(line) in self._failures
+
+    def reload(self) -> None:
+        """Read the index."""
+        self._lines: dict[str, dict[str, Any]] = {}
+        self._seen: dict[str, dict[str, Any]] = {}
+        self._failures: set[tuple[str, str | None, str]] = set()
+        data = self.index.read_bytes() if self.index.is_file() else b""
+        # a killed run may have left half a line, and of a shard's lines the first ones
+        self.sound = data.rfind(b"\n") + 1
+        shard, first, count, start = None, 0, 0, 0
+        for number, text in enumerate(BytesIO(data[: self.sound]), 1):
             try:
-                entry = json.loads(line)
-                if entry["error"] is None:
-                    self._lines[entry["key"]] = entry
+                line = json.loads(text)
+                self.note([line])
+                if line["shard"] is not None:
+                    if line["shard"] != shard:
+                        shard, first, count = line["shard"], start, 0
+                    count += 1
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     self.index,
                     f"line {number} is no line of an index",
                     f"remove the folder {self.directory} and encode anew",
                 ) from error
+            start += len(text)
+        if shard is not None and count < self._recordings_in(shard):
+            self.sound = first
+        self.torn = self.sound < len(data)
 
-    def _append(self, line: dict[str, Any]) -> None:
-        data = (json.dumps(line, ensure_ascii=False) + "\n").encode()
+    def _recordings_in(self, shard: str) -> int:
+        """How many recordings a shard has; 0 where nobody can say, which `get` will tell of."""
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            # one write of one line to a file opened for appending: never half a line beside another's
-            handle = os.open(self.index, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            try:
-                written = os.write(handle, data)
-                if written != len(data):
-                    os.ftruncate(handle, os.fstat(handle).st_size - written)
-                    raise OSError(28, "No space left on device")
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        except OSError as error:
-            reason = (error.strerror or "no reason given").lower()
-            raise InputError(
-                self.index, f"cannot be written ({reason})", "free space or choose another place with -o"
-            ) from error
-        if line["error"] is None:
-            self._lines[line["key"]] = line
+            return len(json.loads((self.directory / shard).with_suffix(".json").read_bytes()))
+        except (OSError, ValueError):
+            return 0
+
+
+def _failure(line: dict[str, Any]) -> tuple[str, str | None, str]:
+    # without the path, which is another where the command is given in another folder
+    return line["recording"], line["key"], line["error"].partition(": ")[2]
 
 
 def encode_manifest(
@@ -283,28 +260,80 @@ def fill_store(
     list of InputError
         One for each recording that could not be used; the others are in the store.
     """
+    # each once
+    listed = list(dict.fromkeys(paths))
     errors: list[InputError] = []
-    waiting: list[tuple[Path, str, Evidence]] = []
     queued: set[str] = set()
-    try:
-        for path in tqdm(list(dict.fromkeys(paths)), disable=not progress, unit="recording", desc="encode"):
-            key = None
-            try:
-                key = recording_key(path, encoding_key)
-                if key in store or key in queued:
-                    continue
-                evidence = read(path)
-            except InputError as error:
-                logger.info("%s", error)
-                errors.append(error)
-                store.add_error(path, key, error)
-                continue
-            waiting.append((path, key, evidence))
-            queued.add(key)
-            if len(waiting) == RECORDINGS_PER_SHARD:
-                shard, waiting = waiting, []
-                store.add(shard)
-    finally:
-        # also when interrupted: what is encoded is kept
-        store.add(waiting)
+    with StoreWriter(store, len(listed)) as writer:
+        left_over = writer.left_over()
+
+        def locked_read(path: Path) -> Evidence:
+            writer.open()
+            return read(path)
+
+        for position, path in enumerate(tqdm(listed, disable=not progress, unit="recording", desc="encode")):
+            outcome, content = encode_one(
+                position,
+                path,
+                store.directory,
+                encoding_key,
+                locked_read,
+                known=lambda key: key in store or key in queued,
+                left_over=left_over,
+            )
+            if outcome.error is not None:
+                logger.info("%s", outcome.error)
+                errors.append(outcome.error)
+            elif outcome.key is not None:
+                queued.add(outcome.key)
+            if content is not None:
+                assert outcome.part is not None
+                writer.write_part(outcome.part, content)
+            writer.put(outcome)
     return errors
+
+
+def encode_one(
+    position: int,
+    path: Path,
+    directory: Path,
+    encoding_key: str,
+    read: Callable[[Path], Evidence],
+    *,
+    known: Callable[[str], bool],
+    left_over: Container[str],
+) -> tuple[Outcome, bytes | None]:
+    """Encode one recording unless it is there; it is not written yet.
+
+    Parameters
+    ----------
+    position : int
+        Its place in the run.
+    path : Path
+    directory : Path
+        Of the store.
+    encoding_key, read
+        See `fill_store`.
+    known : callable
+        Whether the store holds a key.
+    left_over : container of str
+        Parts that a killed run has left.
+
+    Returns
+    -------
+    tuple of (Outcome, bytes or None)
+        The content of its part, where it was encoded now.
+    """
+    name, key = os.path.relpath(path, directory), None
+    try:
+        key = recording_key(path, encoding_key)
+        if known(key):
+            return Outcome(position, name, key), None
+        part = part_name(name, key)
+        if part in left_over:
+            return Outcome(position, name, key, part), None
+        evidence = read(path)
+    except InputError as error:
+        return Outcome(position, name, key, error=error), None
+    seconds = evidence.duration_seconds
+    return Outcome(position, name, key, part, fresh=True, seconds=seconds), part_content(key, evidence)

@@ -1,12 +1,12 @@
 """What every command says, and where: all but results on stderr."""
 
 import argparse
-import logging
 import sys
 
 from tqdm import tqdm
 
 from bioreport.errors import InputError
+from bioreport.logs import quiet_loggers
 
 
 def say(options: argparse.Namespace, text: str, *, only_verbose: bool = False) -> None:
@@ -19,9 +19,7 @@ def fail(error: InputError) -> None:
 
 
 def quiet_libraries(options: argparse.Namespace) -> None:
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR, format="%(message)s")
-    for noisy in ("transformers", "mne", "urllib3", "filelock", "huggingface_hub"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    quiet_loggers(options.verbose)
     from transformers.utils import logging as hf_logging
 
     hf_logging.set_verbosity_error()

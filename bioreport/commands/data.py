@@ -36,16 +36,20 @@ def corpus(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 def encode(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Tokens of a manifest's recordings, kept for training."""
     quiet_libraries(options)
-    from bioreport.bundle import load_bundle
-    from bioreport.manifest import read_manifest
-    from bioreport.tokens import encode_manifest
+    from bioreport.encode import encode_corpus
 
-    bundle = load_bundle(options.model, llm=options.llm, device=options.device, dtype=options.dtype)
-    entries = read_manifest(options.manifest)
-    errors = encode_manifest(entries, bundle, options.output, progress=not options.quiet)
-    for error in errors:
-        fail(error)
-    return 1 if errors else 0
+    summary = encode_corpus(
+        options.manifest,
+        options.output,
+        model=options.model,
+        device=options.device,
+        dtype=options.dtype,
+        workers=options.workers,
+        progress=not options.quiet,
+        on_error=fail,
+    )
+    say(options, f"{options.output}: {summary}")
+    return 1 if summary.errors else 0
 
 
 def tokenize(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

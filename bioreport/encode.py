@@ -1,0 +1,234 @@
+"""A corpus to tokens by several processes: each opens, filters and encodes, one writes (`token_writer`)."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from bioreport.bundle import load_bundle, resolve_device
+from bioreport.errors import InputError
+from bioreport.evidence import Evidence, read_evidence
+from bioreport.files import write_atomically
+from bioreport.logs import quiet_loggers
+from bioreport.manifest import read_manifest
+from bioreport.progress import Progress
+from bioreport.recording import open_recording
+from bioreport.token_writer import PARTS, Outcome, StoreWriter
+from bioreport.tokens import TokenStore, encode_one
+from bioreport.workers import Died, run_in_processes
+
+if TYPE_CHECKING:
+    from bioreport.bundle import Bundle
+
+logger = logging.getLogger(__name__)
+Task = tuple[int, str]
+
+
+@dataclass
+class Summary:
+    """What a run of `encode` came to.
+
+    Attributes
+    ----------
+    encoded, already : int
+        Recordings encoded by this run, and those that were there.
+    errors : list of InputError
+        One for each recording that could not be used.
+    signal_seconds, seconds : float
+        Of the signal that was encoded, and of the run.
+    """
+
+    encoded: int = 0
+    already: int = 0
+    errors: list[InputError] = field(default_factory=list)
+    signal_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        speed = self.signal_seconds / max(self.seconds, 1e-9)
+        return (
+            f"{self.encoded:,} encoded, {self.already:,} already there, {len(self.errors):,} failed; "
+            f"{self.signal_seconds / 3600:.2f} h of signal in {self.seconds:.1f} s, {speed:.0f} × real time"
+        )
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """All that a worker needs to encode any recording of a corpus.
+
+    Attributes
+    ----------
+    model, device, dtype : str
+        See `bioreport.bundle.load_bundle`.
+    key : str
+        `Bundle.encoding_key`.
+    directory : Path
+        Of the store.
+    known : frozenset of bytes
+        Keys that the store holds.
+    left_over : frozenset of str
+        Parts that a killed run has left.
+    threads : int
+        Of each worker.
+    """
+
+    model: str
+    device: str
+    dtype: str
+    key: str
+    directory: Path
+    known: frozenset[bytes]
+    left_over: frozenset[str]
+    threads: int
+
+    def load(self, number: int) -> "Bundle":
+        """The model, for worker `number`; workers share the GPUs in turn."""
+        torch.set_num_threads(self.threads)
+        device = resolve_device(self.device)
+        if device.type == "cuda":
+            device = torch.device("cuda", number % torch.cuda.device_count())
+        return load_bundle(self.model, device=device, dtype=self.dtype)
+
+    def encode(self, bundle: "Bundle", task: Task) -> tuple[Outcome, bytes | None]:
+        """One recording; see `bioreport.tokens.encode_one`. Whatever a reader raises is told of the file."""
+        position, name = task
+        path = Path(name)
+
+        def read(file: Path) -> Evidence:
+            try:
+                return read_evidence(open_recording(file), bundle)
+            except InputError:
+                raise
+            except Exception as error:
+                logger.info("%s", file, exc_info=True)
+                # not what it says: a library's message may hold words of the header
+                raise InputError(
+                    file, f"cannot be encoded ({type(error).__name__})",
+                    "look at the traceback that -v shows, or leave the recording out",
+                ) from error  # fmt: skip
+
+        return encode_one(
+            position, path, self.directory, self.key, read,
+            known=lambda key: bytes.fromhex(key) in self.known, left_over=self.left_over,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Local:
+    """Sets up a worker on this machine, which writes its parts itself."""
+
+    encoding: Encoding
+    verbose: bool
+
+    def __call__(self, number: int) -> Callable[[Task], Outcome]:
+        quiet_loggers(self.verbose)
+        bundle = self.encoding.load(number)
+
+        def work(task: Task) -> Outcome:
+            outcome, content = self.encoding.encode(bundle, task)
+            if content is not None:
+                assert outcome.part is not None
+                write_atomically(self.encoding.directory / PARTS / outcome.part, content)
+            return outcome
+
+        return work
+
+
+def encode_corpus(
+    manifest: str | os.PathLike[str],
+    directory: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] = "bioreport-tiny",
+    device: str = "auto",
+    dtype: str = "auto",
+    workers: int = 1,
+    progress: bool = False,
+    on_error: Callable[[InputError], None] = lambda error: None,
+) -> Summary:
+    """Encode every recording of a manifest that the store does not hold yet.
+
+    Killed at any instant and started again, it goes on; the store comes out the same, byte for byte, and
+    with any number of workers as far as the encoder computes the same bits with their number of threads.
+
+    Parameters
+    ----------
+    manifest : path-like
+    directory : path-like
+        The store; made where it is missing.
+    model : str or path-like
+        Bundle.
+    device : {"auto", "cpu", "cuda"}
+        Worker i uses GPU i modulo their number.
+    dtype : {"auto", "float32", "bfloat16"}
+    workers : int
+        Processes. Each loads the model and has its share of the cores. A script that asks for them needs
+        ``if __name__ == "__main__"``, as Python's `multiprocessing` does.
+    progress : bool
+        Show it on stderr.
+    on_error : callable
+        Told of each recording that cannot be used, when it fails.
+
+    Raises
+    ------
+    InputError
+        Where the manifest, the model or the store cannot be used.
+    """
+    directory = Path(directory)
+    paths = list(dict.fromkeys(path for entry in read_manifest(manifest) for path in entry.recordings))
+    resolve_device(device)
+    # on the CPU: this process encodes nothing
+    key = load_bundle(model, device="cpu", dtype=dtype).encoding_key()
+    store, summary = TokenStore(directory), Summary()
+    with (
+        StoreWriter(store, len(paths)) as writer,
+        Progress("encode", len(paths), progress) as shown,
+    ):
+        writer.open()
+        encoding = Encoding(
+            str(model), device, dtype, key, directory,
+            known=frozenset(bytes.fromhex(key) for key in store.keys),
+            left_over=writer.left_over(),
+            threads=max(1, min(torch.get_num_threads(), _cores() // workers)),
+        )  # fmt: skip
+        for outcome in _encoded_here(encoding, paths, workers):
+            if outcome.error is not None:
+                summary.errors.append(outcome.error)
+                on_error(outcome.error)
+            elif outcome.fresh:
+                summary.encoded += 1
+                summary.signal_seconds += outcome.seconds
+            else:
+                summary.already += 1
+            writer.put(outcome)
+            shown.step(outcome.seconds, outcome.fresh or outcome.error is not None)
+        summary.seconds = shown.seconds
+    return summary
+
+
+def _encoded_here(encoding: Encoding, paths: list[Path], workers: int) -> Iterator[Outcome]:
+    """Outcomes as processes of this machine give them."""
+    tasks = [(position, str(path)) for position, path in enumerate(paths)]
+    setup = _Local(encoding, logger.isEnabledFor(logging.INFO))
+    for (position, name), outcome in run_in_processes(setup, tasks, min(workers, len(tasks))):
+        if isinstance(outcome, Died):
+            outcome = lost(encoding, position, name, str(outcome))
+        yield outcome
+
+
+def lost(encoding: Encoding, position: int, name: str, why: str) -> Outcome:
+    """What is told of a recording whose process died over it."""
+    error = InputError(
+        name,
+        f"ended the process that was encoding it ({why})",
+        "give it more memory by fewer --workers, or leave the recording out",
+    )
+    return Outcome(position, os.path.relpath(name, encoding.directory), error=error)
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
