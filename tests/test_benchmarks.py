@@ -306,3 +306,17 @@ def test_the_comparison_of_ecg_tokenizers_runs(
     table = import_module("table")
     monkeypatch.setattr(import_module("results"), "RESULTS", tmp_path)
     assert "skipped" in "\n".join(table.ecg_tokenizers(*table.newest("ecg-tokenizers")))
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_is_compared_with_one_that_is_not(
+    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "kills.json"
+    script = ROOT / "benchmarks" / "kills.py"
+    arguments = ["-o", str(output), "--smoke", "--kills", "1", "--only", "encode"]
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+    runpy.run_path(str(script), run_name="__main__")
+    row = json.loads(output.read_text())["rows"]["encode"]
+    assert row["identical"] and row["differing"] == [] and row["kills"] == 1 and row["exit_code"] == 1
+    assert row["files"] == 3
