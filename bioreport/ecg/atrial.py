@@ -19,6 +19,9 @@ TRAIN_SHARE = 0.75
 SHORTEST_DELAY, LONGEST_DELAY = 0.03, 0.55  # s from the peak of P to the onset of the QRS that it leads to
 REGULAR_VENTRICLES = 0.06
 DISSOCIATED_REACH = 0.1  # s by which PR changes
+DRIFT = 0.06  # s by which PR drifts over the recording, ...
+STEADY_DRIFT = 0.9  # ... its correlation with time
+LEAST_DRIFTING = 5  # beats that show it
 MOST_PR_CHANGE = 0.3  # s in conduction, also of Wenckebach's kind
 FASTEST_SINUS = 0.4  # s between the P waves of a sinus node in block
 FASTER = 1.15  # times the ventricles' rate, which atria have in complete block
@@ -161,7 +164,7 @@ def _best_train(
         again = follow(course, hidden)
         if again is None:
             break
-        best = _judged(again[1], course, residual, hidden) or best
+        best = _judged(again[1], course, residual / scale, hidden) or best
         places = again[1]
     return best
 
@@ -239,7 +242,7 @@ def follow(course: np.ndarray, hidden: np.ndarray) -> tuple[float, np.ndarray] |
 
 
 def _judged(places: np.ndarray, course: np.ndarray, residual: np.ndarray, hidden: np.ndarray) -> Atria | None:
-    """A train with the share of its places that have a wave and how alike the waves are."""
+    """A train with the share of its places that have a wave and how alike the waves are (in noise)."""
     height = _height(course, hidden)
     half = round(0.5 * P_WIDTH * RATE)
     clear = _unhidden(places, hidden, half // 2)
@@ -325,13 +328,33 @@ def conduction(atria: Atria | None, onsets: np.ndarray, labels: np.ndarray, spre
     phase = np.array([_since_last(atria.train, onset) for onset in onsets[usual]])
     turn = np.exp(2j * np.pi * phase / atria.pp)
     apart = np.angle(turn / turn.mean()) * atria.pp / (2 * np.pi)
-    wandering = np.ptp(apart) >= DISSOCIATED_REACH and np.std(apart) >= max(0.03, 2 * spread * rr)
-    if spread <= REGULAR_VENTRICLES and rr > FASTER * atria.pp and wandering:
-        return Conduction(False, 0, True)
+    if spread <= REGULAR_VENTRICLES:
+        wandering = np.ptp(apart) >= DISSOCIATED_REACH and np.std(apart) >= max(0.03, 2 * spread * rr)
+        if rr > FASTER * atria.pp:
+            # a P wave that is never near enough leads to none of the beats, at whatever distance
+            apart_for_good = wandering or _drifts(onsets[usual], apart) or not np.isfinite(waits[usual]).any()
+            if apart_for_good:
+                return Conduction(False, 0, True)
+        elif wandering:
+            # no faster than the ventricles, and not conducted: beside a tachycardia of their own
+            return Conduction()
     known = waits[np.isfinite(waits)]
     if len(known) < 3 or np.isfinite(waits[usual]).mean() < 0.8 or np.ptp(known) > MOST_PR_CHANGE:
         return Conduction()
     return Conduction(True, int(alone.sum()), False)
+
+
+def _drifts(onsets: np.ndarray, apart: np.ndarray) -> bool:
+    """Whether PR grows or shrinks all the time, as where atria beat nearly twice as fast as ventricles.
+
+    Conduction keeps PR, or lengthens it until a beat is dropped and RR changes.
+    """
+    if len(onsets) < LEAST_DRIFTING:
+        return False
+    slope, _ = np.polyfit(onsets, apart, 1)
+    return bool(
+        abs(slope) * np.ptp(onsets) >= DRIFT and abs(np.corrcoef(onsets, apart)[0, 1]) >= STEADY_DRIFT
+    )
 
 
 def _since_last(train: np.ndarray, onset: float) -> float:

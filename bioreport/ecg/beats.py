@@ -32,6 +32,8 @@ LARGE = 0.38  # of a QRS complex's usual height
 APART = 0.25  # s that a beat found later is at least away from any other
 T_SHIFTS = np.arange(-25, 26, 5)  # samples by which a T wave may come early or late
 MINORITY, ADDED = 0.2, 0.6  # shares of the leads' weight
+FAST_RR = 0.45  # s, at which the next beat comes while XQRS still looks for a T wave
+LONG_GAP = 1.66  # usual intervals, after which a beat must have been missed
 EDGE = (0.02, 0.05)  # s from the begin and the end within which a QRS complex is not whole
 FEWEST = 3  # beats that show what a lead's beats look like
 
@@ -80,16 +82,22 @@ def find_beats(stretch: Stretch, voters: Sequence[str] | None = None) -> Beats:
         for times, gaps in zip(found, stretch.gaps[voting], strict=True)
     ]
     # what most leads see shows each lead's shape; its likeness from beat to beat is the lead's weight
-    at, seen = _clusters(found)
-    sure = at[seen.mean(axis=1) >= 0.5] if len(at) else at
-    quality = _quality(data, sure)
-    weight = np.clip(quality - 0.3, 0.05, None) ** 2
-    share = (seen * weight).sum(axis=1) / weight.sum()
-    at, share = _merged(_climbed(data, at, weight), share)
-    at, share = _as_steep(data, at, share, weight)
-    at, share = _spaced(at, share)
+    candidates, seen = _clusters(found)
+    at = candidates[seen.mean(axis=1) >= 0.5] if len(candidates) else candidates
+    share = np.zeros(len(at))
+    # once more by what is kept: where P waves that no QRS follows are among the beats, the leads that
+    # show P best would weigh most
+    for _ in range(2):
+        weight = _weights(data, at)
+        share = (seen * weight).sum(axis=1) / weight.sum()
+        at, share = _merged(_climbed(data, candidates, weight), share)
+        at, share = _as_steep(data, at, share, weight)
+        at, share = _spaced(at, share)
+    weight = _weights(data, at)
     at = _aligned(data, at, weight)
     at, share = _with_missed(data, at, share, weight)
+    at, share = _spaced(at, share)
+    at, share = _searched_back(data, at, share, weight)
     at, share = _spaced(at, share)
     # what the border cuts through is no beat yet
     whole = (at >= EDGE[0] * RATE) & (at < data.shape[1] - EDGE[1] * RATE)
@@ -158,6 +166,11 @@ def _quality(data: np.ndarray, at: np.ndarray) -> np.ndarray:
             for i in range(len(data))
         ]
     )
+
+
+def _weights(data: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Weight [leads] of each lead's vote, by how alike its beats are."""
+    return np.asarray(np.clip(_quality(data, at) - 0.3, 0.05, None) ** 2)
 
 
 def _climbed(data: np.ndarray, at: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -252,6 +265,40 @@ def _with_missed(
     ]
     kept = ~np.array(behind, bool)
     return _spaced(np.concatenate([at, peaks[kept]]), np.concatenate([share, voted[kept]]))
+
+
+def _searched_back(
+    data: np.ndarray, at: np.ndarray, share: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add what looks like the other beats in the gaps of a fast rhythm.
+
+    XQRS takes what follows a beat within 0.36 s for its T wave, unless it is as steep. Where an interval
+    is `LONG_GAP` of the usual one, it is searched again (Pan and Tompkins 1985,
+    doi:10.1109/TBME.1985.325532), here by the shape and the height of the beats that are known.
+    """
+    if len(at) <= FEWEST:
+        return at, share
+    usual = float(np.median(np.diff(at)))
+    if usual > FAST_RR * RATE:
+        return at, share
+    scaled = data * np.sqrt(weight / weight.max())[:, None]
+    template = np.median(cut(scaled, at, *QRS_WINDOW), axis=0)
+    template -= template.mean(axis=1, keepdims=True)
+    found = []
+    for first, last in pairwise(at):
+        begin, stop = int(first), int(last - 0.6 * usual)
+        while stop - begin > (LONG_GAP - 0.6) * usual:
+            inside = np.arange(round(begin + 0.6 * usual), min(round(begin + 1.4 * usual), stop))
+            pieces = cut(scaled, inside, *QRS_WINDOW)
+            alike = correlation(pieces, template)
+            best = int(np.argmax(alike))
+            height = float((pieces[best] * template).sum() / (template**2).sum())
+            if alike[best] >= SAME_SHAPE and height >= 0.6:
+                found.append(int(inside[best]))
+            begin = int(inside[best])
+    order = np.argsort(np.concatenate([at, found]), kind="stable")
+    every = np.concatenate([at, np.array(found, int)])[order]
+    return every, np.concatenate([share, np.ones(len(found))])[order]
 
 
 def _without_beats(data: np.ndarray, at: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
