@@ -49,6 +49,7 @@ def healthy() -> dict[str, Any]:
         "qtc_bazett": quantity(416), "qtc_fridericia": quantity(404),
         "axis": quantity(45, "°"), "p_axis": quantity(50, "°"), "t_axis": quantity(40, "°"),
         "leads": leads,
+        "flutter_levels": None,
         "quality": {
             "usable_share": 1.0,
             "leads": {
@@ -105,8 +106,13 @@ LEFT_BLOCK = {
     "leads.V6.q": 0.0, "leads.V6.s": 0.0, "leads.V6.r_peak_ms": 70.0,
     "leads.I.q": 0.0, "leads.I.s": 0.0, "leads.I.r_peak_ms": 70.0,
 }  # fmt: skip
+SEPTAL = {"leads.V1.r": 0.2, "leads.V1.r_peak_ms": 18.0, "leads.V6.q": -0.1, "leads.V6.q_ms": 20.0}
 RIGHT_BLOCK = {"qrs": 136.0, "leads.V1.r2": 0.5, "leads.V6.s": -0.3, "leads.I.s": -0.2}
 INFERIOR = {f"leads.{name}.{at}": 0.2 for name in ("II", "III", "aVF") for at in ("j", "st")}
+ANTERIOR = {f"leads.{name}.{at}": 0.35 for name in ("V2", "V3") for at in ("j", "st")}
+BESIDE = {f"leads.{name}.{at}": 0.09 for name in ("V6", "II", "I") for at in ("j", "st")}
+LEVEL = {name: {"j": 0.0, "st": 0.0} for name in LEADS}
+RAISED = {name: {"j": 0.25, "st": 0.25} for name in ("II", "III", "aVF")}
 RECIPROCAL = {f"leads.aVL.{at}": -0.1 for at in ("j", "st")}
 
 # finding, what is changed, and whether it is then there; None where it cannot be judged
@@ -132,7 +138,12 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     ("atrial_flutter", {**FLUTTERING, "atrial.flutter_rate": None}, False),
     ("atrial_flutter", {**FLUTTERING, "atrial.flutter_rate": 210.0}, False),
     ("atrial_flutter", {**FLUTTERING, "rr.median_ms": 600, "rate": 100.0}, False),
+    ("st_elevation", {**FLUTTERING, **INFERIOR}, None),
+    ("st_elevation", {**FLUTTERING, **INFERIOR, "flutter_levels": LEVEL}, False),
+    ("st_elevation", {**FLUTTERING, "flutter_levels": LEVEL | RAISED}, True),
     ("st_elevation_infarction", {**FLUTTERING, **INFERIOR, **RECIPROCAL}, False),
+    ("st_elevation_infarction", {**FLUTTERING, "flutter_levels": LEVEL | RAISED}, True),
+    ("t_wave_inversion", {**FLUTTERING, "flutter_levels": LEVEL}, None),
     ("supraventricular_tachycardia", RACING, True),
     ("supraventricular_tachycardia", {**RACING, "rate": 149.0}, False),
     ("supraventricular_tachycardia", {**RACING, "qrs": 126.0}, False),
@@ -145,6 +156,10 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     ("ventricular_tachycardia", {**RACING, **LEFT_BLOCK, "rate": 140.0, "axis": -120}, True),
     ("ventricular_tachycardia", {**RACING, "rate": 140.0, "qrs": 150.0}, False),
     ("ventricular_tachycardia", {**RACING, "rate": 140.0, "qrs": 150.0, "axis": 85}, True),
+    ("ventricular_tachycardia", {**RACING, **SEPTAL, "rate": 140.0, "qrs": 150.0, "axis": 85}, False),
+    ("ventricular_tachycardia", {
+        **RACING, **SEPTAL, "rate": 140.0, "qrs": 150.0, "axis": 85, "leads.V1.r_peak_ms": 44.0,
+    }, True),
     ("ventricular_tachycardia", {
         "runs": [{"beats": 4, "rate": 150.0, "start_seconds": 3.0, "end_seconds": 4.6}],
         "beats.ventricular": 4,
@@ -221,6 +236,13 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     ("st_elevation_infarction", {**INFERIOR, **RECIPROCAL}, True),
     ("st_elevation_infarction", INFERIOR, True),
     ("st_elevation_infarction", {path: 0.14 for path in INFERIOR}, False),
+    ("st_elevation_infarction", {**INFERIOR, "leads.V6.j": 0.08, "leads.V6.st": 0.08}, True),
+    ("st_elevation_infarction", {**INFERIOR, "leads.V5.j": 0.08, "leads.V5.st": 0.08}, False),
+    ("st_elevation_infarction", {**ANTERIOR, "qtc_bazett": 425.0}, True),
+    ("st_elevation_infarction", {**ANTERIOR, "qtc_bazett": 360.0}, False),
+    ("st_elevation_infarction", {**ANTERIOR, "qtc_bazett": 425.0, **BESIDE}, False),
+    ("st_elevation_infarction", {**{path: 0.52 for path in ANTERIOR}, "qtc_bazett": 340.0}, True),
+    ("st_elevation_infarction", {**{path: 0.52 for path in ANTERIOR}, **BESIDE}, False),
     ("st_elevation_infarction", {
         **INFERIOR, **{f"leads.{n}.{at}": 0.15 for n in ("V4", "V5", "V6") for at in ("j", "st")},
     }, False),

@@ -58,6 +58,9 @@ def describe(
         **_rhythm(a),
         **_durations(a),
         "leads": {lead: _lead(a, lead) for lead in a.waves},
+        "flutter_levels": None
+        if a.flutter_levels is None
+        else {lead: {"j": round(j, 3), "st": round(st, 3)} for lead, (j, st) in a.flutter_levels.items()},
     }
 
 

@@ -1,5 +1,7 @@
 """Atrial flutter: the same wave again and again between the QRS complexes, 240 to 340 times a minute."""
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 from scipy import signal
 
@@ -15,6 +17,8 @@ CLEAR = ((0.7, -0.2), (0.6, -0.65))
 HALVED = (0.45, -0.25)  # the same at half of an unvarying RR, where T lies on every second wave
 UPRIGHT_AXIS = (75.0, 105.0)  # degrees either way: the waves of typical flutter run up and down
 LEAST_MV = 0.04
+TIMED = 0.12  # of a wave by which a whole number of them may miss RR
+LONGEST_QT = 0.45  # s at 60/min; T is over after this times the cube root of RR (Fridericia)
 LEADS = ("II", "III", "aVF", "V1", "I", "aVL")
 
 
@@ -69,3 +73,54 @@ def _at_lag(data: np.ndarray, seen: np.ndarray, lag: int) -> float:
         return 0.0
     a, b = data[:, :-lag][:, both], data[:, lag:][:, both]
     return float((a * b).sum() / np.sqrt(max((a**2).sum() * (b**2).sum(), 1e-12)))
+
+
+def levels_without_flutter(
+    leads: Collection[str],
+    beat: MedianBeat,
+    names: Sequence[str],
+    qrs: tuple[int, int],
+    flutter: float,
+    rhythm: Intervals,
+) -> dict[str, tuple[float, float]] | None:
+    """Levels of J and ST in mV, each against the same phase of the flutter wave before QRS.
+
+    The atria keep their time whatever the ventricles do, and QRS follows them at one distance: what lies a
+    whole wave earlier is the flutter wave alone, if the T wave of the beat before is over there.
+
+    Parameters
+    ----------
+    leads : collection of str
+        Those to read.
+    names : sequence of str
+        Leads of the rows of `beat`.
+    flutter : float
+        Waves in a minute.
+
+    Returns
+    -------
+    dict of str to (float, float) or None
+        Both by lead; None where the T wave lies at that place.
+    """
+    onset, end = qrs
+    period = 60 / flutter
+    ratio = round(rhythm.median / period)
+    if rhythm.regular and ratio >= 1 and abs(ratio * period - rhythm.median) < TIMED * period:
+        period = rhythm.median / ratio
+    back = round(period * RATE)
+    j_at = end + round(0.004 * RATE)
+    st_at = end + round((0.08 if beat.rr >= 0.6 else 0.06) * RATE)
+    back *= int(np.ceil((st_at + 3 - onset + 2) / back))
+    after_last = rhythm.median - back / RATE
+    over = LONGEST_QT * np.cbrt(rhythm.median)
+    if st_at - back - 2 < 0 or after_last + (st_at - onset) / RATE < over:
+        return None
+    # J comes first: where the T wave may still be at its place, the level later stands for both
+    early = after_last + (j_at - onset) / RATE >= over and j_at - back >= 0
+    result = {}
+    for lead in leads:
+        row = beat.smooth[names.index(lead)]
+        st = float(row[st_at - 2 : st_at + 3].mean() - row[st_at - 2 - back : st_at + 3 - back].mean())
+        j = float(row[j_at : j_at + 3].mean() - row[j_at - back : j_at + 3 - back].mean()) if early else st
+        result[lead] = (j, st)
+    return result

@@ -184,6 +184,7 @@ class Summary:
             **self._beats(windows),
             **typical,
             "leads": _waves(windows),
+            "flutter_levels": _flutter_levels(windows),
             **extra,
         }
 
@@ -282,6 +283,12 @@ def _waves(windows: list[dict[str, Any]]) -> dict[str, Any]:
             for key, value in seen[0].items()
         }
     return result
+
+
+def _flutter_levels(windows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Medians where the windows with flutter waves are many."""
+    seen = [window["flutter_levels"] for window in windows if window["flutter_levels"] is not None]
+    return _waves([{"leads": one} for one in seen]) if len(seen) > 0.5 * len(windows) else None
 
 
 def _quality(windows: list[dict[str, Any]], leads: Sequence[str]) -> dict[str, Any]:

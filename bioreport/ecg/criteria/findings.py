@@ -112,8 +112,7 @@ def judge(m: Measurements) -> dict[str, Judgement]:
         found |= {} if reversed_ else judge_axis(m)
         found |= judge_chambers(m, found)
         if found["atrial_flutter"].present:
-            # its waves lie on ST and T, and before QRS
-            found["st_elevation_infarction"] = Judgement(False)
+            found |= _between_flutter_waves(m, found)
         else:
             found |= judge_repolarisation(m, found, CHEST_LEADS if reversed_ else LEADS)
             found |= judge_qt(m, found)
@@ -121,3 +120,14 @@ def judge(m: Measurements) -> dict[str, Judgement]:
         # not to be read in this rhythm, and so not to be stated
         found["st_elevation_infarction"] = Judgement(False)
     return found
+
+
+def _between_flutter_waves(m: Measurements, found: dict[str, Judgement]) -> dict[str, Judgement]:
+    """ST where it could be read without the flutter waves, which also lie on T and before QRS."""
+    names = ("st_elevation", "st_depression", "st_elevation_infarction")
+    unread = {"st_elevation_infarction": Judgement(False)}
+    if m["flutter_levels"] is None:
+        return unread
+    leads = {lead: {**m["leads"][lead], **levels} for lead, levels in m["flutter_levels"].items()}
+    judged = judge_repolarisation({**m, "leads": leads}, found, LEADS)
+    return unread | {name: judged[name] for name in names if name in judged}

@@ -9,7 +9,9 @@ from bioreport.ecg.leads import CHEST_LEADS
 ST_UP_MV, ST_UP_V23_MV, ST_DOWN_MV = 0.1, 0.2, 0.05  # Fourth Universal Definition (Thygesen 2018)
 RAISED_MV = 0.05  # elevation of a lead that takes part in what others show
 INFERIOR_MV = 0.15
-SMITH = 23.4  # anterior infarct rather than early repolarisation above it (Smith 2012)
+OBVIOUS_MV = 0.5  # in V2 to V4: more than early repolarisation raises (left out of Smith 2012 as obvious)
+# anterior infarct rather than early repolarisation above it (Smith 2012), from it on with QRS (Driver 2017)
+SMITH, SMITH_QRS = 23.4, 18.2
 
 
 def is_infarct(
@@ -36,8 +38,10 @@ def is_infarct(
     leads = m["leads"]
     if any(lead in leads and max(leads[lead]["j"], leads[lead]["st"]) <= -ST_DOWN_MV for lead in places):
         return True
-    if any(lead in raised for lead in ("V2", "V3", "V4")):
-        return not _spread_out(m) and _smith(m)
+    anterior = [lead for lead in ("V2", "V3", "V4") if lead in raised]
+    if anterior:
+        high = max(_level(m, lead) for lead in anterior) >= OBVIOUS_MV
+        return not _spread_out(m) and (high or _smith(m))
     return _inferior_alone(m, raised)
 
 
@@ -53,22 +57,28 @@ def _spread_out(m: Measurements) -> bool:
 
 
 def _inferior_alone(m: Measurements, raised: Sequence[str]) -> bool:
-    """Clear elevation in the inferior leads and nowhere in the chest."""
+    """Clear elevation in the inferior leads and not over the front of the heart; V6 lies beside them."""
     below = [lead for lead in ("II", "III", "aVF") if lead in raised and _level(m, lead) >= INFERIOR_MV]
     return (
         len(below) >= 2
         and max(_level(m, lead) for lead in below) >= 2 * ST_UP_MV
-        and all(_level(m, lead) < RAISED_MV for lead in CHEST_LEADS)
+        and all(_level(m, lead) < (ST_UP_MV if lead == "V6" else RAISED_MV) for lead in CHEST_LEADS)
     )
 
 
 def _smith(m: Measurements) -> bool:
-    """Smith's formula of 2012: ST in V3, QTc (Bazett) and R in V4; mm are 0.1 mV."""
+    """Smith's formulas of ST in V3, QTc (Bazett) and R in V4; mm are 0.1 mV.
+
+    That of Driver 2017, with QRS in V2, told occlusion from early repolarisation better; without V2, that of
+    2012.
+    """
     leads = m["leads"]
     if "V3" not in leads or "V4" not in leads or m["qtc_bazett"] is None:
         return False
-    st, r = 10 * leads["V3"]["st"], 10 * leads["V4"]["r"]
-    return bool(1.196 * st + 0.059 * float(m["qtc_bazett"]["value"]) - 0.326 * r > SMITH)
+    st, r, qtc = 10 * leads["V3"]["st"], 10 * leads["V4"]["r"], float(m["qtc_bazett"]["value"])
+    if "V2" in leads:
+        return bool(1.062 * st + 0.052 * qtc - 0.151 * 10 * leads["V2"]["range"] - 0.268 * r >= SMITH_QRS)
+    return bool(1.196 * st + 0.059 * qtc - 0.326 * r > SMITH)
 
 
 def _may_be_infarct(m: Measurements, raised: Sequence[str], found: Mapping[str, Judgement]) -> bool:

@@ -7,6 +7,7 @@ from bioreport.ecg.criteria.qrs import LEFT_AXIS, RIGHT_AXIS, WIDE_MS, judge_bun
 FASTEST_SINUS = 160.0  # /min, at which beats of a block's shape may still be conducted
 VERY_WIDE_MS = 160.0  # wider than conducted beats are in most blocks (Brugada 1991)
 TACHYCARDIA_MS = 134.0  # a regular tachycardia this wide and without P is ventricular until shown otherwise
+SEPTAL_MS = 30.0  # that the septum's own wave lasts
 OUTFLOW_AXIS = 75.0  # ectopic beats of the outflow tract point further down
 
 
@@ -31,7 +32,17 @@ def may_be_conducted(m: Measurements) -> bool:
         return True
     # the outflow tract's tachycardia looks like a left bundle-branch block but points downwards
     left = "left_bundle_branch_block" in bundles and bundles["left_bundle_branch_block"].present
-    return axis <= OUTFLOW_AXIS and (left or float(m["qrs"]["value"]) < VERY_WIDE_MS)
+    if axis > OUTFLOW_AXIS and not _begins_in_septum(m):
+        return False
+    return left or float(m["qrs"]["value"]) < VERY_WIDE_MS
+
+
+def _begins_in_septum(m: Measurements) -> bool:
+    """Whether QRS begins as the left bundle makes it: a brief r in V1 (Kindwall 1988), a brief q opposite."""
+    leads = m["leads"]
+    if "V1" not in leads or not (leads["V1"]["r"] > 0 and leads["V1"]["r_peak_ms"] <= SEPTAL_MS):
+        return False
+    return any(lead in leads and 0 < leads[lead]["q_ms"] <= SEPTAL_MS for lead in ("I", "V6"))
 
 
 def _ventricular_shape(m: Measurements) -> bool:

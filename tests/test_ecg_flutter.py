@@ -1,0 +1,47 @@
+"""ST read where flutter waves lie on it."""
+
+import numpy as np
+import pytest
+
+from bioreport.ecg.conditioning import RATE
+from bioreport.ecg.criteria import ecg_findings
+from bioreport.ecg.flutter import levels_without_flutter
+from bioreport.ecg.leads import LEADS
+from bioreport.ecg.measure import measure_ecg
+from bioreport.ecg.median_beat import MedianBeat
+from bioreport.ecg.rhythm import Intervals
+from bioreport.ecg.simulation import simulate_ecg
+
+
+def fluttering(conducted: int, raised: float) -> tuple[MedianBeat, tuple[int, int], Intervals]:
+    """A median beat on flutter waves of 0.2 s, every so many conducted, ST `raised` in the first lead."""
+    t = np.arange(round(1.1 * RATE)) / RATE - 0.4
+    onset, end, rr = round(0.38 * RATE), round(0.46 * RATE), 0.2 * conducted
+    rows = np.stack([0.2 * np.sin(2 * np.pi * t / 0.2), 0.1 * np.cos(2 * np.pi * t / 0.2)])
+    rows[0, end : end + round(0.12 * RATE)] += raised
+    rhythm = Intervals(np.full(9, rr), np.ones(9, bool), rr, rr, 0.0, 0.0, 0.0, rr)
+    none = np.zeros_like(rows)
+    beat = MedianBeat(rows, rows, none, none, round(0.4 * RATE), 9, rr)
+    return beat, (onset, end), rhythm
+
+
+def test_st_is_read_against_the_flutter_wave_before_qrs() -> None:
+    beat, qrs, rhythm = fluttering(4, 0.25)
+    levels = levels_without_flutter(("V2", "II"), beat, ("V2", "II"), qrs, 302.0, rhythm)
+    assert levels is not None
+    assert levels["V2"] == pytest.approx((0.25, 0.25), abs=0.005)
+    assert levels["II"] == pytest.approx((0.0, 0.0), abs=0.005)
+
+
+def test_st_is_not_read_where_the_t_wave_before_lies_on_the_flutter_wave() -> None:
+    beat, qrs, rhythm = fluttering(1, 0.25)
+    assert levels_without_flutter(("V2",), beat, ("V2", "II"), qrs, 300.0, rhythm) is None
+
+
+@pytest.mark.parametrize("present", [["st_elevation_infarction", "st_depression"], []])
+def test_an_infarct_is_seen_in_flutter_and_flutter_alone_is_none(present: list[str]) -> None:
+    simulated = simulate_ecg(11, present=["atrial_flutter", *present])
+    measured = measure_ecg(simulated.data, simulated.sfreq, LEADS)
+    found = {f["name"] for f in ecg_findings(measured) if f["present"]}
+    assert "atrial_flutter" in found
+    assert ("st_elevation_infarction" in found) == bool(present)
