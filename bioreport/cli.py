@@ -29,7 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="EEG: EDF, EDF+, BDF, BrainVision (.vhdr), EEGLAB (.set) or FIF; "
-        "ECG: WFDB (.hea, .dat, .mat or the record's name), EDF or DICOM",
+        "ECG: WFDB (.hea, .dat, .mat or the record's name), EDF or DICOM; of many: a folder, a manifest "
+        "(.jsonl, with histories), or @LIST, a text file with one a line (@-: standard input)",
     )
     _model_options(generate, default=None)
     generate.add_argument(
@@ -50,6 +51,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     generate.add_argument(
         "-o", "--output", metavar="FILE|DIR", help="where to write; one report may go to stdout"
+    )
+    generate.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="write those of many reports anew too that DIR holds of the same recording, model and options",
+    )
+    generate.add_argument(
+        "--workers",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="processes that read recordings ahead of the writing (default: this one)",
     )
     generate.add_argument(
         "--signal",

@@ -21,6 +21,7 @@ from bioreport.ecg import scores as ecg
 from bioreport.ecg.plain import HOME as ECG_SECTIONS
 from bioreport.errors import InputError
 from bioreport.findings import ECG_NAMES, EEG_NAMES
+from bioreport.jobs import report_names
 from bioreport.lexicon import read_findings
 from bioreport.manifest import Entry, read_manifest
 from bioreport.scores import Resampling, error_scores, finding_scores, number
@@ -67,8 +68,8 @@ def evaluate(
     manifest : path-like
         The truth: `findings`, `sections`, or both.
     reports : path-like
-        Folder of report JSONs, each named by the stem of its (first) recording. A recording without a report
-        counts as one whose report says nothing.
+        Folder of report JSONs, each where `generate MANIFEST -o reports` puts it or named by the stem of its
+        (first) recording. A recording without a report counts as one whose report says nothing.
     resamples : int
         Draws of patients for the 95 % confidence intervals; 0 for none.
     seed : int
@@ -82,31 +83,35 @@ def evaluate(
     Raises
     ------
     InputError
-        Where the manifest or a report cannot be read, two recordings share a stem, or no report is there.
+        Where the manifest or a report cannot be read, two reports share a name, or no report is there.
     """
     manifest, reports = Path(manifest), Path(reports)
     entries = read_manifest(manifest)
-    doubled = [stem for stem, count in Counter(entry.stem for entry in entries).items() if count > 1]
+    names = report_names(entries, manifest)
+    doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
         raise InputError(
             manifest,
             f"has two recordings named {doubled[0]!r}, whose reports share one name",
             "give them different names",
         )
+    stems = Counter(entry.stem for entry in entries)
     modality = modality_of(manifest, entries)
     statements, missing = [], []
-    for entry in entries:
-        path = reports / f"{entry.stem}.json"
+    for entry, name in zip(entries, names, strict=True):
+        path = reports / f"{name}.json"
+        if not path.is_file() and stems[entry.stem] == 1:
+            path = reports / f"{entry.stem}.json"
         if path.is_file():
             statements.append(read_statement(path, modality))
         else:
             statements.append(Statement())
-            missing.append(entry.stem)
+            missing.append(name)
     if len(missing) == len(entries):
         raise InputError(
             reports,
             "holds no report of the manifest's recordings",
-            "write them with `bioreport generate FILE... --format json -o DIR`",
+            f"write them with `bioreport generate {manifest} --format json -o {reports}`",
         )
     scores = score(entries, statements, modality, resamples=resamples, seed=seed)
     typical = most_frequent(entries, modality)

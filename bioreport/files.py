@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -98,6 +98,17 @@ def folder_written_atomically(directory: str | os.PathLike[str]) -> Iterator[Pat
     finally:
         if temporary.exists():
             shutil.rmtree(temporary)
+
+
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Remove what writers of these files left behind that were killed while they wrote."""
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, known in names.items():
+        for file in folder.glob(".*.????????"):
+            if file.name[1:-9] in known:
+                file.unlink(missing_ok=True)
 
 
 def _umask() -> int:

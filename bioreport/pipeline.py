@@ -1,5 +1,6 @@
 """From recordings to reports: evidence, prompt, generation, grounding."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -14,7 +15,7 @@ from bioreport.ecg.reading import EcgRecording
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence, read_evidence
 from bioreport.findings import BY_NAME
-from bioreport.fusion import TooLong
+from bioreport.fusion import FusedInputs, TooLong
 from bioreport.generation import generate_sections
 from bioreport.grounding import ground
 from bioreport.prompts import build_prompt, default_sections, layout_for, sections_of
@@ -205,18 +206,10 @@ class ReportPipeline:
         if unknown:
             raise ValueError(f"unknown section {unknown[0]!r}; known are: {', '.join(sections_of(modality))}")
         stages = stages or [Stages() for _ in evidence]
-        prompts = [
-            prompt_for(merge_parts(group), sections, history, signal, self.bundle)
-            for group, history in zip(evidence, histories, strict=True)
-        ]
         batch = Stages()
         try:
-            with batch("project"), torch.inference_mode():
-                sessions = [
-                    [e.tokens.to(self.bundle.device) for e in group if signal == "tokens" and len(e.tokens)]
-                    for group in evidence
-                ]
-                fused = self.bundle.fusion.embed(prompts, sessions)
+            with batch("project"):
+                fused = self._embed(evidence, histories, sections, signal)
             with batch("generate"):
                 texts = generate_sections(
                     self.bundle.fusion,
@@ -238,6 +231,39 @@ class ReportPipeline:
                 stage.seconds[name] = seconds / len(texts)
             reports.append(self._report(group, text, stage, signal))
         return reports
+
+    def length(
+        self,
+        evidence: list[Evidence],
+        history: str | None = None,
+        sections: Sequence[str] | None = None,
+        *,
+        signal: Signal = "tokens",
+    ) -> int:
+        """Positions that a report's prompt and signal take; reports of like lengths make a batch unpadded."""
+        sections = list(sections or default_sections(self.bundle.modality))
+        try:
+            return self._embed([evidence], [history], sections, signal).inputs_embeds.shape[1]
+        except TooLong:
+            return sys.maxsize  # by itself, where its sentence is said
+
+    @torch.inference_mode()
+    def _embed(
+        self,
+        evidence: list[list[Evidence]],
+        histories: Sequence[str | None],
+        sections: Sequence[str],
+        signal: Signal,
+    ) -> FusedInputs:
+        prompts = [
+            prompt_for(merge_parts(group), sections, history, signal, self.bundle)
+            for group, history in zip(evidence, histories, strict=True)
+        ]
+        sessions = [
+            [e.tokens.to(self.bundle.device) for e in group if signal == "tokens" and len(e.tokens)]
+            for group in evidence
+        ]
+        return self.bundle.fusion.embed(prompts, sessions)
 
     def _report(self, group: list[Evidence], text: dict[str, str], stages: Stages, signal: Signal) -> Report:
         findings = merge_findings(group)

@@ -1,6 +1,7 @@
 """The report: sections, findings, measurements and warnings, as JSON, Markdown or HTML."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
@@ -35,6 +36,9 @@ class Report:
         Sentences about the recording, its channels, and statements that were withheld.
     timings : dict
         Seconds by stage.
+    key : str
+        What the report was made of, see `bioreport.keys.report_key`; of use to a folder of reports alone, and
+        empty elsewhere.
     """
 
     file: str
@@ -46,10 +50,14 @@ class Report:
     measurements: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+    key: str = ""
 
     def to_json(self) -> str:
         """The whole report as one JSON object; NaN and infinities become null."""
-        return json.dumps(_finite(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        content = _finite(asdict(self))
+        if not self.key:
+            del content["key"]
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_markdown(self) -> str:
         """The report for a reader."""
@@ -72,6 +80,8 @@ class Report:
             lines += ["| none | | | | |"]
         if self.warnings:
             lines += ["", "## Warnings", ""] + [f"- {_one_line(warning)}" for warning in self.warnings]
+        if self.key:
+            lines += ["", f"<!-- key {self.key} -->"]
         return "\n".join(lines) + "\n"
 
     def to_html(self) -> str:
@@ -85,8 +95,9 @@ class Report:
         )
         warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
         title = f"{self.modality.upper()} report (draft)"
+        key = f'<meta name="key" content="{self.key}">' if self.key else ""
         return (
-            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>'
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8">{key}<title>{title}</title><style>'
             "body{font:16px/1.5 sans-serif;max-width:48em;margin:2em auto;padding:0 1em}"
             "table{border-collapse:collapse}th,td{border:1px solid #999;padding:.2em .6em;text-align:left}"
             f"</style></head><body><h1>{title}</h1><p><strong>{escape(self._disclaimer())}</strong></p>"
@@ -121,6 +132,20 @@ class Report:
             if channels:
                 rows.insert(-1, (title, f"{len(channels)} ({', '.join(channels)})"))
         return rows
+
+
+# as it is written above; where it stands no text of a report can
+_KEYS = {
+    "json": re.compile(r'^  "key": "([0-9a-f]{64})"', re.M),
+    "md": re.compile(r"^<!-- key ([0-9a-f]{64}) -->$", re.M),
+    "html": re.compile(r'<meta name="key" content="([0-9a-f]{64})">'),
+}
+
+
+def key_of(text: str, form: str) -> str:
+    """The key of a report that was rendered in a form, empty where it has none."""
+    found = _KEYS[form].search(text)
+    return found[1] if found else ""
 
 
 def _finding_cells(finding: dict[str, Any]) -> tuple[str, str, str, str, str]:

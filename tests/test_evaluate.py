@@ -207,7 +207,7 @@ def test_no_reports_and_doubled_names_are_errors(tmp_path: Path) -> None:
     manifest, reports = corpus(tmp_path, [(True, True, 9.0)], [(True, True, 9.0)])
     with pytest.raises(InputError, match="holds no report"):
         evaluate(manifest, tmp_path / "nowhere")
-    write_manifest(manifest, [Entry((tmp_path / "a" / "r0.edf",)), Entry((tmp_path / "b" / "r0.edf",))])
+    write_manifest(manifest, [Entry((tmp_path / "a" / "r0.edf",)), Entry((tmp_path / "a" / "r0.edf",))])
     with pytest.raises(InputError, match="two recordings named 'r0'"):
         evaluate(manifest, reports)
 

@@ -294,3 +294,8 @@ def test_each_finding_is_neither_rare_nor_everywhere() -> None:
     shares /= count
     assert (shares[1:] > 0.04).all() and (shares[1:] < 0.4).all(), dict(zip(EEG_NAMES, shares, strict=True))
     assert 0.4 < shares[0] < 0.8
+
+
+def test_the_shortest_recording_has_room_for_chewing() -> None:
+    # seed 4 chews, for 5 s at least, and 0.4 of 10 s are less
+    assert simulate_eeg(4, duration_seconds=10, sfreq=200).data.shape[1] == 2000

@@ -1,9 +1,12 @@
 """`generate`: a report of each recording."""
 
 import argparse
+import json
 import resource
 import sys
-from functools import cache
+import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,121 +14,211 @@ from tqdm import tqdm
 
 from bioreport.commands.console import fail, quiet_libraries, say
 from bioreport.errors import InputError
-from bioreport.files import write_atomically
+from bioreport.files import remove_leftovers, write_atomically
+from bioreport.jobs import Job, gather
 
 if TYPE_CHECKING:
-    from bioreport.ecg.reading import EcgRecording
-    from bioreport.evidence import Evidence
-    from bioreport.meit.pipeline import MeitPipeline
-    from bioreport.pipeline import ReportPipeline
-    from bioreport.recording import Recording
+    from bioreport.ahead import Models, Read
     from bioreport.report import Report
-    from bioreport.stages import Stages
+
+# Reports that wait to be put into batches by length, in batches: what is held stays small, and so does what
+# a kill costs.
+WINDOW = 4
 
 
 def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Write one report a file, or one of all with ``--together``."""
+    """Write one report a recording, or one of all with ``--together``."""
     sections = _sections(options.sections, parser)
-    groups: list[tuple[Path, ...]] = (
-        [tuple(options.files)] if options.together else [(f,) for f in options.files]
-    )
-    targets, form = _targets(options, groups, parser)
-    history = _history(options.history)
+    jobs, many = gather(options.files, _history(options.history))
+    if options.together:
+        if any(len(job.recordings) > 1 for job in jobs):
+            parser.error("--together is for recordings; a manifest says itself which share a report")
+        jobs, many = [replace(jobs[0], recordings=tuple(job.recordings[0] for job in jobs))], False
+    jobs, form = _with_targets(options, jobs, many, parser)
     temperature = (
         options.temperature if options.temperature is not None else 0.0 if options.seed is None else 0.7
     )
     quiet_libraries(options)
 
-    from bioreport.bundle import EMBEDDED
-    from bioreport.pipeline import ReportPipeline
-    from bioreport.stages import Stages
+    from bioreport.ahead import Models, Reader, read_ahead
 
-    @cache
-    def pipeline_of(model: str) -> "ReportPipeline | MeitPipeline":
-        if Path(model).is_dir():
-            from bioreport.meit import is_meit
-            from bioreport.meit.pipeline import MeitPipeline
-
-            if is_meit(model):
-                return MeitPipeline.from_pretrained(
-                    model, llm=options.llm, device=options.device, dtype=options.dtype
-                )
-        return ReportPipeline.from_pretrained(
-            model,
-            llm=options.llm,
-            device=options.device,
-            dtype=options.dtype,
-            attention=options.attention,
-        )
-
-    def pipeline_for(modality: str) -> "ReportPipeline | MeitPipeline":
-        return pipeline_of(options.model or EMBEDDED[modality].name)
-
+    models = Models(options.model, options.llm, options.device, options.dtype, options.attention)
     if options.model is not None:
         # a model that cannot be loaded is told before any signal is read
-        pipeline_of(options.model)
-    failed = 0
-    waiting: dict[str, list[tuple[Path | None, list[Evidence], Stages]]] = {}
-
-    def write_waiting(modality: str) -> int:
-        batch = waiting.pop(modality, [])
-        return write_batch(modality, batch) if batch else 0
-
-    def write_batch(modality: str, batch: "list[tuple[Path | None, list[Evidence], Stages]]") -> int:
-        try:
-            reports = pipeline_for(modality).write(
-                [evidence for _, evidence, _ in batch],
-                [history] * len(batch),
-                sections,
-                signal=options.signal,
-                temperature=temperature,
-                seed=options.seed,
-                stages=[stages for _, _, stages in batch],
-            )
-        except InputError as error:
-            if len(batch) > 1:  # one that is too long for the model stops no other
-                return sum(write_batch(modality, [one]) for one in batch)
-            fail(error)
-            return 1
-        lost = 0
-        for (target, _, stages), report in zip(batch, reports, strict=True):
-            try:
-                _deliver(options, target, form, report, stages)
-            except InputError as error:
-                fail(error)
-                lost += 1
-        return lost
-
+        models.writer("eeg")
+    in_folder = jobs[0].target is not None and jobs[0].target != Path(options.output)
+    reader = Reader(
+        models,
+        sections,
+        options.signal,
+        options.line_frequency,
+        _settings(options, sections, temperature) if in_folder else None,
+    )
+    if in_folder:
+        remove_leftovers(job.target for job in jobs if job.target is not None)
     # None: shown on a terminal, kept out of a log
-    hidden = True if options.quiet or len(groups) == 1 else None
-    bar = tqdm(groups, disable=hidden, unit="report", file=sys.stderr)
-    for group, target in zip(bar, targets, strict=True):
-        stages = Stages()
-        try:
-            recordings = _open_group(group, sections, options, stages)
-        except InputError as error:
-            fail(error)
-            failed += 1
-            continue
-        modality = recordings[0].modality
-        # outside of what counts as a recording's failure: without its model no report can be written
-        pipeline = pipeline_for(modality)
-        try:
-            evidence = pipeline.read(
-                tuple(recordings), line_frequency=options.line_frequency, signal=options.signal, stages=stages
-            )
-        except InputError as error:
-            fail(error)
-            failed += 1
-            continue
-        waiting.setdefault(modality, []).append((target, evidence, stages))
-        if len(waiting[modality]) == options.batch_size:
-            failed += write_waiting(modality)
-    failed += sum(write_waiting(modality) for modality in list(waiting))
+    hidden = True if options.quiet or len(jobs) == 1 else None
+    start = time.monotonic()
+    with tqdm(total=len(jobs), disable=hidden, unit="report", file=sys.stderr) as bar:
+        writing = _Writing(options, models, sections, form, temperature, bar)
+        for read in read_ahead(jobs, reader, options.workers):
+            writing.take(read)
+        writing.finish()
+    if len(jobs) > 1:
+        say(options, writing.summary(time.monotonic() - start))
     if options.verbose:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         say(options, f"peak memory {peak:.0f} MiB")
-    return 1 if failed else 0
+    return 1 if writing.failed else 0
+
+
+class _Writing:
+    """Reports out of what was read, in batches of like length."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        models: "Models",
+        sections: list[str] | None,
+        form: str,
+        temperature: float,
+        bar: "tqdm[None]",
+    ) -> None:
+        self.options, self.models, self.sections = options, models, sections
+        self.form, self.temperature, self.bar = form, temperature, bar
+        self.written = self.kept = self.failed = 0
+        self._waiting: dict[str, list[tuple[int, Read]]] = {}
+
+    def take(self, read: "Read") -> None:
+        """Count what needs no writing; write what waits where enough does."""
+        for line in read.notes:
+            say(self.options, line, only_verbose=True)
+        if read.kept:
+            self.kept += 1
+            self.bar.update()
+            return
+        if read.error is not None:
+            self._lose(read, read.error)
+            return
+        pipeline = self.models.writer(read.modality)
+        length = pipeline.length(read.evidence, read.job.history, self.sections, signal=self.options.signal)
+        waiting = self._waiting.setdefault(read.modality, [])
+        waiting.append((length, read))
+        if len(waiting) == WINDOW * self.options.batch_size:
+            self._write_waiting(read.modality)
+
+    def finish(self) -> None:
+        """Write all that still waits."""
+        for modality in list(self._waiting):
+            self._write_waiting(modality)
+
+    def summary(self, seconds: float) -> str:
+        """What was done, in one line."""
+        parts = [f"{self.written} report{'' if self.written == 1 else 's'} written"]
+        if self.kept:
+            parts.append(f"{self.kept} kept, whose recording, model and options are the same")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        speed = f", {self.written / seconds * 3600:.0f} reports/h" if self.written else ""
+        return f"{'; '.join(parts)}; {seconds:.0f} s{speed}"
+
+    def _write_waiting(self, modality: str) -> None:
+        # stable: those of one length stay in the order of the call
+        waiting = sorted(self._waiting.pop(modality), key=lambda pair: pair[0])
+        size = self.options.batch_size
+        for first in range(0, len(waiting), size):
+            self._write([read for _, read in waiting[first : first + size]])
+
+    def _write(self, batch: "list[Read]") -> None:
+        try:
+            reports = self.models.writer(batch[0].modality).write(
+                [read.evidence for read in batch],
+                [read.job.history for read in batch],
+                self.sections,
+                signal=self.options.signal,
+                temperature=self.temperature,
+                seed=self.options.seed,
+                stages=[read.stages for read in batch],
+            )
+        except InputError as error:
+            if len(batch) == 1:
+                self._lose(batch[0], error)
+                return
+            for read in batch:  # one that is too long for the model stops no other
+                self._write([read])
+            return
+        for read, report in zip(batch, reports, strict=True):
+            report.key = read.key
+            try:
+                self._deliver(read, report)
+            except InputError as error:
+                self._lose(read, error)
+            else:
+                self.written += 1
+                self.bar.update()
+
+    def _lose(self, read: "Read", error: InputError) -> None:
+        fail(error)
+        self.failed += 1
+        self.bar.update()
+        self._remove_stale(read)
+
+    def _remove_stale(self, read: "Read") -> None:
+        """A report of what a recording held before it changed must not be taken for one of what it holds."""
+        from bioreport.keys import same_content, written_key
+
+        target = read.job.target
+        if target is None or not read.key:
+            return
+        earlier = written_key(target)
+        if earlier and not same_content(earlier, read.key):
+            target.unlink()
+            say(self.options, f"{target}: removed, it was of what the recording held before")
+
+    def _deliver(self, read: "Read", report: "Report") -> None:
+        options, target, stages = self.options, read.job.target, read.stages
+        text = report.render(self.form)
+        if target is None:
+            if sys.stdout is None:  # closed before we began
+                raise InputError("standard output", "is closed", "leave it open or name a file with -o")
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            write_atomically(target, text)
+            say(options, f"{target}: written")
+        for warning in report.warnings:
+            say(options, f"{report.file}: {warning}")
+        signal = sum(
+            stages.seconds.get(name, 0.0) for name in ("mains", "read", "preprocess", "measure", "encode")
+        )
+        times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in stages.seconds.items())
+        say(
+            options,
+            f"{report.file}: {report.duration_seconds / max(signal, 1e-9):.0f} × real time to tokens; "
+            f"{times}",
+            only_verbose=True,
+        )
+
+
+def _settings(options: argparse.Namespace, sections: list[str] | None, temperature: float) -> str:
+    """All that decides a report's text beside its recordings and history."""
+    from bioreport.bundle import EMBEDDED, resolve_device, resolve_dtype
+    from bioreport.keys import fingerprint
+
+    models = [Path(options.model)] if options.model else list(EMBEDDED.values())
+    inside = {path.name: path for path in EMBEDDED.values()}
+    return json.dumps(
+        [
+            [fingerprint(inside.get(str(model), model), options.llm) for model in models],
+            str(resolve_dtype(options.dtype, resolve_device(options.device))),
+            options.attention,
+            sections,
+            options.signal,
+            options.line_frequency,
+            temperature,
+            options.seed if temperature else None,
+        ]
+    )
 
 
 def _sections(given: str | None, parser: argparse.ArgumentParser) -> list[str] | None:
@@ -146,69 +239,6 @@ def _sections(given: str | None, parser: argparse.ArgumentParser) -> list[str] |
     return sections
 
 
-def _open_group(
-    group: tuple[Path, ...], sections: list[str] | None, options: argparse.Namespace, stages: "Stages"
-) -> "list[Recording | EcgRecording]":
-    from bioreport.prompts import sections_of
-    from bioreport.recording import open_recording
-
-    recordings: list[Recording | EcgRecording] = []
-    for path in group:
-        with stages("open"):
-            recording = open_recording(path)
-        for line in _mapping_lines(recording):
-            say(options, line, only_verbose=True)
-        kind = recording.modality.upper()
-        if recordings and recording.modality != recordings[0].modality:
-            raise InputError(
-                path,
-                f"is an {kind}, and {recordings[0].path.name} is an {recordings[0].modality.upper()}",
-                "give recordings of two kinds without --together",
-            )
-        for name in sections or ():
-            if name not in sections_of(recording.modality):
-                raise InputError(
-                    path,
-                    f"is an {kind}, whose reports have no section {name}",
-                    f"choose from: {', '.join(sections_of(recording.modality))}",
-                )
-        recordings.append(recording)
-    return recordings
-
-
-def _mapping_lines(recording: "Recording | EcgRecording") -> list[str]:
-    lines = [
-        f"{recording.path.name}: {len(recording.names)} channels, {recording.sfreq:g} Hz, "
-        f"{recording.duration_seconds:.1f} s"
-    ]
-    return lines + [f"  {label} -> {name}" for label, name in recording.mapping.items()]
-
-
-def _deliver(
-    options: argparse.Namespace, target: Path | None, form: str, report: "Report", stages: "Stages"
-) -> None:
-    text = report.render(form)
-    if target is None:
-        if sys.stdout is None:  # closed before we began
-            raise InputError("standard output", "is closed", "leave it open or name a file with -o")
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    else:
-        write_atomically(target, text)
-        say(options, f"{target}: written")
-    for warning in report.warnings:
-        say(options, f"{report.file}: {warning}")
-    signal = sum(
-        stages.seconds.get(name, 0.0) for name in ("mains", "read", "preprocess", "measure", "encode")
-    )
-    times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in stages.seconds.items())
-    say(
-        options,
-        f"{report.file}: {report.duration_seconds / max(signal, 1e-9):.0f} × real time to tokens; {times}",
-        only_verbose=True,
-    )
-
-
 def _history(given: str | None) -> str | None:
     if given is None or not given.startswith("@"):
         return given
@@ -224,25 +254,27 @@ def _history(given: str | None) -> str | None:
         ) from error
 
 
-def _targets(
-    options: argparse.Namespace, groups: list[tuple[Path, ...]], parser: argparse.ArgumentParser
-) -> tuple[list[Path | None], str]:
-    """Where each report goes, and in which form."""
+def _with_targets(
+    options: argparse.Namespace, jobs: list[Job], many: bool, parser: argparse.ArgumentParser
+) -> tuple[list[Job], str]:
+    """The jobs with where each report goes, and the form of all."""
     endings = {".md": "md", ".json": "json", ".html": "html"}
-    output = options.output
+    output, many = options.output, many or len(jobs) > 1
     if output is None:
-        if len(groups) > 1:
+        if many:
             parser.error("several reports need -o DIR (or --together for one report of all)")
-        return [None], options.format or "md"
+        return jobs, options.format or "md"
     path = Path(output)
-    is_folder = len(groups) > 1 or path.is_dir() or output.endswith("/")
-    if not is_folder:
-        return [path], options.format or endings.get(path.suffix.lower(), "md")
+    if not (many or path.is_dir() or output.endswith("/")):
+        return [replace(jobs[0], target=path)], options.format or endings.get(path.suffix.lower(), "md")
     if path.exists() and not path.is_dir():
         parser.error(f"-o {output} is a file; several reports need a folder")
     form = options.format or "md"
-    targets: list[Path | None] = [path / f"{group[0].stem}.{form}" for group in groups]
-    for target in targets:
-        if targets.count(target) > 1:
-            parser.error(f"two inputs would both write {target}; give them in two calls with different -o")
-    return targets, form
+    doubled = [name for name, count in Counter(job.name for job in jobs).items() if count > 1]
+    if doubled:
+        parser.error(
+            f"two inputs would both write {path / doubled[0]}.{form}; give their common folder or a "
+            "manifest, whose reports lie in subfolders, or give them in two calls with different -o"
+        )
+    keep = many and not options.overwrite
+    return [replace(job, target=path / f"{job.name}.{form}", keep=keep) for job in jobs], form

@@ -47,13 +47,10 @@ def read(folder: Path, notes: Notes, patient: re.Pattern[str] | None = None) -> 
     """
     found = False
     for directory, files in folders(folder):
-        recordings = [name for name in files if Path(name).suffix.lower() in _RECORDINGS]
-        segments = _segments([directory / name for name in recordings])
-        stems = {Path(name).stem for name in recordings}
-        for name in recordings:
-            if Path(name).stem not in segments or Path(name).suffix.lower() != ".hea":
-                found = True
-                yield _entry(directory / name, files, folder, patient, notes)
+        stems = {Path(name).stem for name in files if Path(name).suffix.lower() in _RECORDINGS}
+        for path in _recordings(directory, files):
+            found = True
+            yield _entry(path, files, folder, patient, notes)
         for name in files:
             path = Path(name)
             if (
@@ -64,9 +61,34 @@ def read(folder: Path, notes: Notes, patient: re.Pattern[str] | None = None) -> 
             ):
                 notes.add("reports without a recording, left out", (directory / name).relative_to(folder))
     if not found:
-        raise InputError(
-            folder, f"holds no recording ({', '.join(_RECORDINGS)})", "give a folder with recordings"
-        )
+        raise _empty(folder)
+
+
+def recordings(folder: Path) -> list[Path]:
+    """All recordings of a folder and those below it, in the order of names.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    found = [path for directory, files in folders(folder) for path in _recordings(directory, files)]
+    if not found:
+        raise _empty(folder)
+    return found
+
+
+def _empty(folder: Path) -> InputError:
+    return InputError(
+        folder, f"holds no recording ({', '.join(_RECORDINGS)})", "give a folder with recordings"
+    )
+
+
+def _recordings(directory: Path, files: list[str]) -> list[Path]:
+    """The recordings among a directory's files; a WFDB record of several segments counts once."""
+    paths = [directory / name for name in files if Path(name).suffix.lower() in _RECORDINGS]
+    segments = _segments(paths)
+    return [path for path in paths if path.stem not in segments or path.suffix.lower() != ".hea"]
 
 
 def _segments(paths: list[Path]) -> set[str]:

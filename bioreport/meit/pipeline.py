@@ -1,7 +1,7 @@
 """Grounded reports of a trained MEIT, with the interface of `bioreport.pipeline.ReportPipeline`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -29,26 +29,17 @@ IMPRESSION = ECG_SECTIONS[-1]
 DISCLAIMER = "Written by a MEIT model that its user trained."
 
 
-class MeitPipeline:
-    """Writes draft reports of ECGs with MEIT: the text is the model's, held to what was measured.
+@dataclass(frozen=True)
+class MeitReader:
+    """Reads recordings for MEIT, which needs no part of the model.
 
-    Parameters
+    Attributes
     ----------
-    model : Meit
-        From `bioreport.meit.load_meit`.
     name : str
-        What reports call it.
+        What reports call the model.
     """
 
-    def __init__(self, model: Meit, name: str) -> None:
-        self.model, self.name = model, name
-
-    @classmethod
-    def from_pretrained(
-        cls, folder: str | PathLike[str], *, llm: str | None = None, device: str = "auto", dtype: str = "auto"
-    ) -> "MeitPipeline":
-        """Load what ``train meit`` wrote; raises InputError as `load_meit` does."""
-        return cls(load_meit(folder, llm=llm, device=device, dtype=dtype), Path(folder).name)
+    name: str
 
     def read(
         self,
@@ -86,6 +77,50 @@ class MeitPipeline:
             record = read_record(recording)
         measured = measured_evidence(recording, stages)
         return [replace(measured, tokens=record.data, warnings=[*measured.warnings, *record.warnings])]
+
+
+class MeitPipeline:
+    """Writes draft reports of ECGs with MEIT: the text is the model's, held to what was measured.
+
+    Parameters
+    ----------
+    model : Meit
+        From `bioreport.meit.load_meit`.
+    name : str
+        What reports call it.
+    """
+
+    def __init__(self, model: Meit, name: str) -> None:
+        self.model, self.name = model, name
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | PathLike[str], *, llm: str | None = None, device: str = "auto", dtype: str = "auto"
+    ) -> "MeitPipeline":
+        """Load what ``train meit`` wrote; raises InputError as `load_meit` does."""
+        return cls(load_meit(folder, llm=llm, device=device, dtype=dtype), Path(folder).name)
+
+    def read(
+        self,
+        item: Any,
+        *,
+        line_frequency: float | None = None,
+        signal: str = "tokens",
+        stages: Stages | None = None,
+    ) -> list[Evidence]:
+        """What `MeitReader.read` gives."""
+        return MeitReader(self.name).read(item, line_frequency=line_frequency, signal=signal, stages=stages)
+
+    def length(
+        self,
+        evidence: list[Evidence],
+        history: str | None = None,
+        sections: Sequence[str] | None = None,
+        *,
+        signal: str = "tokens",
+    ) -> int:
+        """As of `ReportPipeline.length`, as far as reports differ: before MEIT's texts stands the same."""
+        return 0
 
     def write(
         self,

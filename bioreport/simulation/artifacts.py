@@ -172,7 +172,7 @@ def lambda_waves(canvas: Canvas) -> None:
 def chewing(canvas: Canvas, low_pass: float | None) -> None:
     """Paint rhythmic muscle of chewing: bursts at 1–2 Hz on a slow swing. It is a muscle artifact."""
     rng = canvas.rng
-    length = rng.uniform(5.0, min(15.0, 0.4 * canvas.duration))
+    length = rng.uniform(5.0, max(5.0, min(15.0, 0.4 * canvas.duration)))
     start = rng.uniform(0, canvas.duration - length)
     times = canvas.times(length)
     rate = rng.uniform(1.0, 2.0)

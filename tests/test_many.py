@@ -1,0 +1,348 @@
+"""`generate` for many recordings: the same text in any batch or process, nothing written twice or lost."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from bioreport import cli
+from bioreport.ahead import Read, read_ahead
+from bioreport.commands.generate import WINDOW, _Writing
+from bioreport.ecg.simulation.record import simulate_ecg
+from bioreport.ecg.simulation.writing import write_record
+from bioreport.errors import InputError
+from bioreport.files import remove_leftovers
+from bioreport.jobs import Job, gather, report_names
+from bioreport.keys import fingerprint, written_key
+from bioreport.manifest import Entry, read_manifest, write_manifest
+from bioreport.report import Report
+from bioreport.simulate import simulate_eeg, write_edf
+
+
+def run(*arguments: str | Path) -> int:
+    try:
+        return cli.main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def eeg(path: Path, seed: int, seconds: float = 10) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_edf(simulate_eeg(seed, duration_seconds=seconds, sfreq=200), path)
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three EEGs of different lengths and two ECGs, of which two share a name."""
+    folder = tmp_path_factory.mktemp("many") / "ward"
+    for name, seed, seconds in (("a/visit", 1, 30), ("b/visit", 2, 10), ("b/night", 3, 50)):
+        eeg(folder / f"{name}.edf", seed, seconds)
+    for seed in (4, 5):
+        write_record(simulate_ecg(seed, duration_seconds=10), folder / f"ecg{seed}.hea")
+    return folder
+
+
+NAMES = ["a/visit", "b/night", "b/visit", "ecg4", "ecg5"]
+
+
+def reports(folder: Path, form: str = "json") -> dict[str, Any]:
+    """All that lies in a folder; of a JSON without what differs from run to run, the seconds."""
+    found: dict[str, Any] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        found[name] = json.loads(path.read_text()) if form == "json" else path.read_text()
+        if form == "json":
+            found[name].pop("timings")
+    return found
+
+
+@pytest.mark.parametrize("options", [(), ("--seed", "7")])
+def test_a_report_is_the_same_alone_in_a_batch_and_read_by_other_processes(
+    options: tuple[str, ...], ward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    always = ("--format", "json", "-q", *options)
+    assert run("generate", ward, "-o", tmp_path / "batched", *always) == 0
+    batched = reports(tmp_path / "batched")
+    assert list(batched) == [f"{name}.json" for name in NAMES]
+    endings = {True: ".hea", False: ".edf"}
+    for name in NAMES:
+        alone = tmp_path / "alone" / f"{name}.json"
+        assert run("generate", ward / f"{name}{endings['ecg' in name]}", "-o", alone, *always) == 0
+    alone = reports(tmp_path / "alone")
+    # a key is of use where a report may be kept
+    assert {name: report | {"key": batched[name]["key"]} for name, report in alone.items()} == batched
+    if not options:
+        assert run("generate", ward, "-o", tmp_path / "apart", "--workers", "2", *always) == 0
+        assert reports(tmp_path / "apart") == batched
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_there_is_kept_and_what_changed_is_written_anew(
+    ward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    for seed in (1, 2, 3):
+        eeg(source / f"r{seed}.edf", seed)
+
+    def generate(*options: str, files: tuple[Path, ...] = (source,)) -> dict[str, int]:
+        assert run("generate", *files, "-o", out, "--sections", "SLEEP", *options) == 0
+        return times()
+
+    def times() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+
+    generate()
+    assert "3 reports written; " in capsys.readouterr().err
+    (out / "r1.md").write_text((out / "r1.md").read_text().replace("# EEG", "# Edited EEG"))
+    first = times()
+    assert generate() == first
+    assert "0 reports written; 3 kept" in capsys.readouterr().err
+    # named one by one or in another order they are the same reports
+    assert generate(files=tuple(sorted(source.glob("*.edf"), reverse=True))) == first
+
+    eeg(source / "r2.edf", 9)
+    second = generate()
+    assert {name for name in first if first[name] != second[name]} == {"r2.md"}
+    assert "1 report written; 2 kept" in capsys.readouterr().err
+
+    third = generate("--history", "Chest pain.")
+    assert not set(third.values()) & set(second.values())
+    assert not set(generate("--history", "Chest pain.", "--overwrite").values()) & set(third.values())
+    # one file is one report that is asked for: always written
+    before = (out / "r1.md").stat().st_mtime_ns
+    assert run("generate", source / "r1.edf", "-o", out, "--sections", "SLEEP", "-q") == 0
+    assert (out / "r1.md").stat().st_mtime_ns != before
+
+
+def test_a_recording_that_broke_leaves_no_report_of_what_it_held(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    for name, seconds in (("a", 10), ("b", 20)):
+        eeg(source / f"{name}.edf", 1, seconds)
+    assert run("generate", source, "-o", out, "--sections", "SLEEP", "-q") == 0
+    (source / "a.edf").write_bytes(b"0       broken")
+    assert run("generate", source, "-o", out, "--sections", "SLEEP") == 1
+    told = capsys.readouterr().err
+    assert "a.edf: " in told and "a.md: removed, it was of what the recording held before" in told
+    assert "0 reports written; 1 kept, whose recording, model and options are the same; 1 failed" in told
+    assert [path.name for path in out.iterdir()] == ["b.md"]
+
+
+def _generate_in_a_fork(arguments: list[str]) -> None:
+    torch.set_num_threads(1)  # the threads of the process that was forked are not there
+    sys.exit(cli.main(arguments))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_any_instant_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for seed in range(6):
+        eeg(source / f"r{seed}.edf", seed)
+    always = ["--sections", "SLEEP", "--batch-size", "1", "-q"]
+    assert run("generate", source, "-o", tmp_path / "whole", *always) == 0
+    whole = reports(tmp_path / "whole", "md")
+    assert len(whole) == 6
+
+    draw, killed, out = random.Random(0), 0, tmp_path / "killed"
+    context = multiprocessing.get_context("fork")
+    for wanted in (0, 1, 3, 4):
+        process = context.Process(
+            target=_generate_in_a_fork, args=(["generate", str(source), "-o", str(out), *always],)
+        )
+        process.start()
+        while process.is_alive() and len(list(out.glob("r*.md"))) < wanted:
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.1))
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        # what is there is whole at every instant
+        assert {name: text for name, text in whole.items() if (out / name).exists()} == reports_of(out)
+    assert killed >= 3
+    (out / ".r2.md.abcd1234").write_text("half of a rep")
+    assert run("generate", source, "-o", out, *always) == 0
+    assert reports(out, "md") == whole
+
+
+def reports_of(out: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted(out.glob("r*.md"))}
+
+
+def test_only_leftovers_of_the_files_named_are_removed(tmp_path: Path) -> None:
+    for name in (".a.md.abcd1234", ".b.md.abcd1234", ".a.md.old", "a.md", ".hidden"):
+        (tmp_path / name).touch()
+    remove_leftovers([tmp_path / "a.md", tmp_path / "none" / "c.md"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.md.old", ".b.md.abcd1234", ".hidden", "a.md"]
+
+
+# --- what is asked for
+
+
+def names(*files: Path | str, **options: Any) -> list[str]:
+    return [job.name for job in gather([Path(file) for file in files], **options)[0]]
+
+
+def test_reports_lie_as_their_recordings_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("x/a.edf", "y/a.edf", "y/z/b.hea", "y/z/b.dat", "y/c.edf", "y/c.set", "y/notes.txt"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    assert names(tmp_path) == ["x/a", "y/a", "y/c.edf", "y/c.set", "y/z/b"]
+    assert names(tmp_path / "y") == ["a", "c.edf", "c.set", "z/b"]
+    assert names(tmp_path / "x" / "a.edf", tmp_path / "y" / "a.edf") == ["a", "a"]
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_text("x/a.edf\n\n y/z/b.hea \n")
+    jobs, collected = gather([Path("@list.txt")])
+    assert collected and [job.recordings for job in jobs] == [(Path("x/a.edf"),), (Path("y/z/b.hea"),)]
+    assert [job.name for job in jobs] == ["x/a", "y/z/b"]
+    Path("nested.txt").write_text("y/z/b.hea\ny\n")
+    assert names("@nested.txt") == ["b", "a", "c.edf", "c.set", "z/b"]
+    for content, words in ((None, "cannot be read as a list"), ("\n", "lists no recording")):
+        bad = tmp_path / "bad.txt"
+        bad.unlink(missing_ok=True)
+        if content is not None:
+            bad.write_text(content)
+        with pytest.raises(InputError, match=words):
+            gather([Path(f"@{bad}")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no recording"):
+        gather([tmp_path / "empty"])
+
+
+def test_a_list_may_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(read=lambda: "p/a.edf\nq/a.edf\n"))
+    assert names("@-") == ["p/a", "q/a"]
+
+
+def test_a_manifest_brings_histories_and_recordings_that_share_a_report(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
+    entries = [
+        Entry((folder / "a.edf", folder / "b.edf"), history="Syncope."),
+        Entry((folder / "p1" / "c.edf",)),
+    ]
+    manifest = write_manifest(folder / "manifest.jsonl", entries)
+    jobs, collected = gather([manifest], "Of all others.")
+    assert collected and [job.name for job in jobs] == ["a", "p1/c"]
+    assert [job.history for job in jobs] == ["Syncope.", "Of all others."]
+    assert [len(job.recordings) for job in jobs] == [2, 1]
+    other = write_manifest(elsewhere / "manifest.jsonl", entries)
+    assert report_names(read_manifest(other), other) == ["a", "p1/c"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("x/a.edf", "y/a.edf", "-o", "out"), "give their common folder or a manifest"),
+        (("{manifest}", "--together", "-o", "out.md"), "a manifest says itself which share a report"),
+        (("{manifest}",), "several reports need -o DIR"),
+        (("a.edf", "--workers", "0"), "must be at least 1"),
+    ],
+)
+def test_wrong_usage(
+    arguments: tuple[str, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = write_manifest(tmp_path / "manifest.jsonl", [Entry((tmp_path / "a.edf", tmp_path / "b.edf"))])
+    assert run("generate", *(a.format(manifest=manifest) for a in arguments)) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_evaluate_finds_reports_where_generate_puts_them(
+    ward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = [
+        Entry((ward / name / "visit.edf",), sections={"SLEEP": "No sleep was recorded."}, history="Syncope.")
+        for name in ("a", "b")
+    ]
+    manifest = write_manifest(ward / "manifest.jsonl", entries)
+    always = ("--format", "json", "-q")
+    assert run("generate", manifest, "-o", tmp_path, "--sections", "SLEEP", *always) == 0
+    assert list(reports(tmp_path)) == ["a/visit.json", "b/visit.json"]
+    assert run("evaluate", manifest, "--reports", tmp_path, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["missing_reports"] == []
+
+
+# --- batches, processes, keys
+
+
+class Counting:
+    """A model that notes its batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def writer(self, modality: str) -> "Counting":
+        return self
+
+    def length(self, evidence: list[int], *more: Any, **options: Any) -> int:
+        return evidence[0]
+
+    def write(self, evidence: list[list[int]], *more: Any, **options: Any) -> list[Report]:
+        self.batches.append([one[0] for one in evidence])
+        return [Report("f", "eeg", 1.0, {}, [], [], {}) for _ in evidence]
+
+
+def test_batches_are_of_like_length_and_few_recordings_wait(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model: Any = Counting()
+    options = Namespace(signal="tokens", batch_size=4, seed=None, quiet=True, verbose=False)
+    writing = _Writing(options, model, None, "md", 0.0, SimpleNamespace(update=lambda: None))  # type: ignore[arg-type]
+    draw = random.Random(0)
+    lengths = [draw.randrange(1000) for _ in range(37)]
+    for number, length in enumerate(lengths):
+        job = Job((Path("f"),), "f", target=tmp_path / f"{number}.md")
+        writing.take(Read(job, modality="eeg", evidence=[length]))  # type: ignore[list-item]
+        # what waits does not grow with what there is
+        assert sum(map(len, writing._waiting.values())) < WINDOW * 4
+    writing.finish()
+    assert writing.written == 37 and len(list(tmp_path.iterdir())) == 37
+    window = WINDOW * 4
+    expected = [sorted(lengths[i : i + window]) for i in range(0, 37, window)]
+    assert model.batches == [part[i : i + 4] for part in expected for i in range(0, len(part), 4)]
+
+
+def _die(job: Job) -> Read:
+    os._exit(1)
+
+
+def test_a_process_that_dies_is_a_sentence() -> None:
+    with pytest.raises(InputError, match=r"--workers: a process .* was ended"):
+        list(read_ahead([Job((Path("a"),), "a")], _die, workers=2))
+
+
+def test_a_key_is_read_back_from_every_form_and_not_from_a_text(tmp_path: Path) -> None:
+    key, forged = "ab" * 32, "cd" * 32
+    text = f'<!-- key {forged} --> <meta name="key" content="{forged}">\n  "key": "{forged}"'
+    report = Report("f", "eeg", 1.0, {}, [{"name": "SLEEP", "text": text}], [], {})
+    for form in ("md", "json", "html"):
+        path = tmp_path / f"a.{form}"
+        for expected in ("", key):
+            report.key = expected
+            path.write_text(report.render(form))
+            assert written_key(path) == expected
+    assert written_key(tmp_path / "none") == ""
+
+
+def test_a_model_is_told_by_its_files_and_its_language_model(tmp_path: Path) -> None:
+    bundle, llm = tmp_path / "bundle", tmp_path / "llm"
+    for folder, content in ((bundle, json.dumps({"llm": str(llm)})), (llm, "{}")):
+        folder.mkdir()
+        (folder / "config.json").write_text(content)
+    seen = [fingerprint(bundle)]
+    assert fingerprint(bundle) == seen[0] and fingerprint(bundle, str(llm)) == seen[0]
+    (llm / "model.safetensors").write_bytes(b"1")
+    seen.append(fingerprint(bundle))
+    (bundle / "model.safetensors").write_bytes(b"1")
+    seen.append(fingerprint(bundle))
+    seen.append(fingerprint(bundle, "somebody/some-llm"))
+    assert all(one != other for i, one in enumerate(seen) for other in seen[:i])
