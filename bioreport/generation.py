@@ -71,13 +71,8 @@ def generate_sections(
     script = Script.write(fusion, layout, sections)
     longest = script.length(max_new_tokens_per_section)
     _check_room(fusion, fused.inputs_embeds.shape[1], longest, len(sections), max_new_tokens_per_section)
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
     walker = SectionWalker(
-        script, len(fused.inputs_embeds), max_new_tokens_per_section, temperature, generator
+        script, len(fused.inputs_embeds), max_new_tokens_per_section, Sampling(temperature, seed)
     )
     with fusion.plain_generation(), torch.inference_mode():
         written = fusion.llm.generate(
@@ -249,27 +244,58 @@ class Row:
     done: bool = False
 
 
+class Sampling(LogitsProcessor):
+    """Sampling as the largest of logits / temperature + Gumbel noise, from a generator of its own.
+
+    Every row of a batch gets the same noise: its draw is the same in any batch, and the global random state
+    is neither read nor moved.
+
+    Parameters
+    ----------
+    temperature : float
+        0 leaves the scores as they are.
+    seed : int, optional
+        None draws one.
+    """
+
+    def __init__(self, temperature: float, seed: int | None = None) -> None:
+        self.temperature = temperature
+        self.generator = torch.Generator()
+        if seed is None:
+            self.generator.seed()
+        else:
+            self.generator.manual_seed(seed)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        noise = self.noise(scores)
+        return scores if noise is None else scores / self.temperature + noise
+
+    def noise(self, scores: Tensor) -> Tensor | None:
+        """Noise [V] of the next step for scores [B, V]; None at temperature 0."""
+        if self.temperature == 0:
+            return None
+        uniform = torch.rand(scores.shape[1], generator=self.generator, dtype=torch.float64)
+        gumbel = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
+        return gumbel.to(scores.device, scores.dtype)
+
+
 class SectionWalker(LogitsProcessor):
     """Forces headers and ends bodies, for each row of a batch by itself.
 
-    Sampling is done here as well, by the largest of logits / temperature + Gumbel noise, from a generator of
-    its own: the global random state is neither read nor moved, and a row's draw is the same in any batch.
+    Sampling is done here as well.
     """
 
-    def __init__(
-        self, script: Script, rows: int, budget: int, temperature: float, generator: torch.Generator
-    ) -> None:
+    def __init__(self, script: Script, rows: int, budget: int, sampling: Sampling) -> None:
         self.script = script
         self.rows = [Row(list(script.opening)) for _ in range(rows)]
         self.budget = budget
-        self.temperature = temperature
-        self.generator = generator
+        self.sampling = sampling
         self._masks: dict[tuple[str, int], Tensor] = {}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if input_ids.shape[1]:
             self.take(input_ids[:, -1])
-        noise = self._noise(scores)
+        noise = self.sampling.noise(scores)
         out = torch.full_like(scores, -torch.inf)
         for i, row in enumerate(self.rows):
             if row.done or row.due:
@@ -316,7 +342,7 @@ class SectionWalker(LogitsProcessor):
             last = len(row.bodies[-1].ids) + 1 >= self.budget
             allowed = self._allowed("wordy" if last else "free", 0, scores)
         if noise is not None:
-            scores = scores / self.temperature + noise
+            scores = scores / self.sampling.temperature + noise
         # a NaN here would end in a token that is not allowed
         return torch.where(allowed, scores.nan_to_num(neginf=torch.finfo(scores.dtype).min), -torch.inf)
 
@@ -331,13 +357,6 @@ class SectionWalker(LogitsProcessor):
             padded[: len(mask)] = mask[: len(scores)]
             self._masks[kind, section] = padded.to(scores.device)
         return self._masks[kind, section]
-
-    def _noise(self, scores: Tensor) -> Tensor | None:
-        if self.temperature == 0:
-            return None
-        uniform = torch.rand(scores.shape[1], generator=self.generator, dtype=torch.float64)
-        gumbel = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
-        return gumbel.to(scores.device, scores.dtype)
 
 
 # --- from tokens to text

@@ -16,6 +16,7 @@ from bioreport.ecg.leads import LEADS
 from bioreport.ecg.reading import EcgRecording
 from bioreport.ecg.simulation.record import simulate_ecg
 from bioreport.ecg.simulation.wording import write_sections
+from bioreport.ecg.simulation.writing import write_record
 from bioreport.errors import InputError
 from bioreport.findings import ECG_NAMES, absent_finding
 from bioreport.manifest import Entry, write_manifest
@@ -186,6 +187,17 @@ def test_a_meit_model_writes_grounded_reports(meit: Path, capsys: pytest.Capture
     names = [section["name"] for section in report["sections"]]
     assert run("generate", ECG, "--model", meit, "--sections", "rhythm", "--format", "json", "-q") == 0
     assert names and [s["name"] for s in json.loads(capsys.readouterr().out)["sections"]] == ["RHYTHM"]
+
+
+def test_meit_samples_the_same_alone_and_in_a_batch(meit: Path, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_record(simulate_ecg(seed, duration_seconds=10), tmp_path / "in" / f"r{seed}.hea")
+    always = ("--model", meit, "--seed", "3", "--temperature", "2", "--format", "json", "-q")
+    assert run("generate", tmp_path / "in", "-o", tmp_path / "out", *always) == 0
+    alone = tmp_path / "r2.json"
+    assert run("generate", tmp_path / "in" / "r2.hea", "-o", alone, *always) == 0
+    together = json.loads((tmp_path / "out" / "r2.json").read_text())
+    assert json.loads(alone.read_text())["sections"] == together["sections"]
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def test_no_reports_and_doubled_names_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no report"):
         evaluate(manifest, tmp_path / "nowhere")
     write_manifest(manifest, [Entry((tmp_path / "a" / "r0.edf",)), Entry((tmp_path / "a" / "r0.edf",))])
-    with pytest.raises(InputError, match="two recordings named 'r0'"):
+    with pytest.raises(InputError, match=r"two recordings named 'a/r0\.edf'"):
         evaluate(manifest, reports)
 
 

@@ -8,7 +8,7 @@ import tiny_llms
 import torch
 
 from bioreport.fusion import PrefixFusion
-from bioreport.generation import Script, SectionWalker, cut_at_sentence, generate_sections
+from bioreport.generation import Sampling, Script, SectionWalker, cut_at_sentence, generate_sections
 from bioreport.prompts import DEFAULT_SECTIONS, JSON, PLAIN, build_prompt
 from bioreport.vocabulary import control_tokens, read_vocabulary
 
@@ -178,9 +178,9 @@ def test_seed_decides_and_the_global_state_stays(fusion, items):
 def test_sampling_follows_the_softmax():
     """Gumbel noise on logits draws from softmax(logits / temperature)."""
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
-    walker = SectionWalker.__new__(SectionWalker)
-    walker.temperature, walker.generator = 0.7, torch.Generator().manual_seed(0)
-    draws = torch.stack([(logits / 0.7 + walker._noise(logits[None])).argmax() for _ in range(8000)])
+    sampling = Sampling(0.7, seed=0)
+    ids = torch.zeros(1, 0, dtype=torch.int64)
+    draws = torch.stack([sampling(ids, logits[None]).argmax() for _ in range(8000)])
     share = torch.bincount(draws, minlength=4) / len(draws)
     torch.testing.assert_close(share, (logits / 0.7).softmax(0), rtol=0, atol=0.02)
 
@@ -188,7 +188,7 @@ def test_sampling_follows_the_softmax():
 def walk(fusion, wish, layout=PLAIN, budget=8, sections=SECTIONS):
     """Text that the walker writes where the model always wants the ids that ``wish(step)`` ranks."""
     script = Script.write(fusion, layout, sections)
-    walker = SectionWalker(script, 1, budget, 0.0, torch.Generator())
+    walker = SectionWalker(script, 1, budget, Sampling(0.0))
     ids = torch.zeros(1, 0, dtype=torch.int64)
     for step in range(script.length(budget)):
         scores = torch.full((1, 432), -10.0)
@@ -324,7 +324,7 @@ def test_default_sections_and_wrong_arguments(fusion, items):
 def test_nan_logits_stay_inside(fusion, items, monkeypatch):
     """A broken model writes nonsense, but no control token and no missing section."""
     script = Script.write(fusion, PLAIN, SECTIONS)
-    walker = SectionWalker(script, 1, 2, 0.0, torch.Generator())
+    walker = SectionWalker(script, 1, 2, Sampling(0.0))
     ids = torch.zeros(1, 0, dtype=torch.int64)
     while not ids.shape[1] or ids[0, -1] != script.end_id:
         ids = torch.cat([ids, walker(ids, torch.full((1, 432), torch.nan)).argmax(-1, keepdim=True)], 1)

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
+from transformers import LogitsProcessorList
 
 from bioreport.bundle import hash_tensors
 from bioreport.ecg.evidence import measured_evidence
@@ -16,6 +16,7 @@ from bioreport.ecg.reading import EcgRecording
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence
 from bioreport.fusion import TooLong
+from bioreport.generation import Sampling
 from bioreport.meit.files import load_meit
 from bioreport.meit.model import Meit
 from bioreport.meit.records import EcgRecord, read_record
@@ -140,13 +141,11 @@ class MeitPipeline:
         """
         stages = stages or [Stages() for _ in evidence]
         records = [EcgRecord(e.file, e.tokens, 0.0, ()) for (e,) in evidence]
-        options: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature else {}
+        sampling = LogitsProcessorList([Sampling(temperature, seed)])
         batch = Stages()
         try:
-            with batch("generate"), torch.random.fork_rng(enabled=seed is not None):
-                if seed is not None:
-                    torch.manual_seed(seed)
-                texts = write_reports(self.model, records, **options)
+            with batch("generate"):
+                texts = write_reports(self.model, records, batch_size=len(records), logits_processor=sampling)
         except TooLong as error:
             raise InputError(self.name, str(error), "train it with a greater length") from error
         reports = []
