@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from bioreport.encoders.ecg_autoencoder import EcgTokenizer, TokenizerConfig
 from bioreport.errors import InputError
 from bioreport.files import folder_written_atomically
 from bioreport.heads import FindingsHead
+from bioreport.lora import load_lora
 from bioreport.preprocess import PreprocessSpec
 from bioreport.projectors import build_projector
 
@@ -35,7 +37,7 @@ _MODELS = Path(__file__).parent / "models"
 EMBEDDED = {"eeg": _MODELS / "bioreport-tiny", "ecg": _MODELS / "bioreport-ecg-tiny"}
 FORMAT, VERSION = "bioreport-bundle", 1
 SPECIAL_TOKENS = ("start_eeg_token", "end_eeg_token", "eeg_session_separator_token")
-_OWN_FILES = frozenset({"config.json", "model.safetensors", "llm", "README.md"})
+_OWN_FILES = frozenset({"config.json", "model.safetensors", "llm", "adapter", "README.md"})
 
 
 @dataclass
@@ -66,6 +68,10 @@ class Bundle:
     device : torch.device
     dtype : torch.dtype
         Of the LLM.
+    tune : {"projector", "lora", "full"}
+        What has learnt of the LLM: nothing, low-rank adapters, all.
+    adapter : Path or None
+        Folder of peft's adapter on the LLM, with ``tune="lora"``.
     attention : str or None
         Of the LLM, as `bioreport.llm.load_llm` takes it.
     folder : Path or None
@@ -86,6 +92,8 @@ class Bundle:
     disclaimer: str = ""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    tune: str = "projector"
+    adapter: Path | None = None
     attention: str | None = None
     folder: Path | None = None
     _fusion: "PrefixFusion | None" = field(default=None, init=False, repr=False)
@@ -159,6 +167,8 @@ class Bundle:
             raise InputError(
                 self.where, f"has special tokens that do not fit ({error})", "restore the bundle's folder"
             ) from error
+        if self.adapter is not None:
+            fusion.adopt(load_lora(llm, self.adapter))
         return fusion.to(self.device).requires_grad_(False).eval()
 
     def use(self, fusion: "PrefixFusion") -> None:
@@ -181,6 +191,11 @@ class Bundle:
             self._fusion.trainable_state_dict() if self._fusion is not None else self.special_tokens
         )
 
+    def _adapter_tensors(self) -> dict[str, Tensor]:
+        if self.adapter is None:
+            return {}
+        return load_file(self.adapter / "adapter_model.safetensors")
+
     def config(self) -> dict[str, Any]:
         """What config.json holds."""
         return {
@@ -195,6 +210,7 @@ class Bundle:
             "findings_head": self.findings_head.config() if self.findings_head is not None else None,
             "compat": self.compat,
             "disclaimer": self.disclaimer,
+            **({"tune": self.tune} if self.tune != "projector" else {}),
         }
 
     def _preprocess_config(self) -> dict[str, Any]:
@@ -236,7 +252,7 @@ class Bundle:
             "name": self.name,
             "disclaimer": self.disclaimer,
             "llm": llm,
-            "weights": hash_tensors(self.trained_tensors()),
+            "weights": hash_tensors(self.trained_tensors() | self._adapter_tensors()),
             "versions": {name: version(name) for name in ("bioreport", "torch", "transformers")},
         }
 
@@ -332,6 +348,8 @@ def load_bundle(
     bundle.special_tokens = {key: tensors[key] for key in SPECIAL_TOKENS if key in tensors}
     bundle.device, bundle.dtype = place, resolve_dtype(dtype, place)
     bundle.attention = {"auto": None, "flash": "flash_attention_2"}[attention]
+    if llm is not None and bundle.tune == "full":
+        raise InputError(folder, "has a language model of its own that was tuned", "leave out --llm")
     bundle.llm_source = llm or bundle.llm_source
     return bundle
 
@@ -368,6 +386,8 @@ def _build(config: dict[str, Any], folder: Path) -> Bundle:
         compat=config["compat"],
         disclaimer=config.get("disclaimer", ""),
         llm_source=str(folder / "llm") if config["llm"] == "llm" else config["llm"],
+        tune=config.get("tune", "projector"),
+        adapter=folder / "adapter" if config.get("tune") == "lora" else None,
         folder=folder,
     )
     if config["projector"] is not None:
@@ -407,6 +427,7 @@ def save_bundle(
     embed_llm: bool = False,
     dtype: torch.dtype | None = None,
     readme: str | None = None,
+    llm_state: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a bundle in one step: the whole new folder appears, or the old one stays.
 
@@ -421,6 +442,8 @@ def save_bundle(
         Store floating-point weights in this dtype; by default as they are.
     readme : str, optional
         Model card, written as README.md.
+    llm_state : mapping, optional
+        State of an LLM that has learnt; it is written with the bundle.
 
     Raises
     ------
@@ -448,12 +471,20 @@ def save_bundle(
         stored = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
         tensors[key] = tensor.detach().to("cpu", stored).contiguous()
     with folder_written_atomically(directory) as folder:
-        if embed and local and source is not None:
+        if llm_state is not None:
+            bundle.fusion.llm.save_pretrained(folder / "llm", state_dict=dict(llm_state))
+            bundle.fusion.tokenizer.save_pretrained(folder / "llm")
+        elif embed and local and source is not None:
             shutil.copytree(source, folder / "llm")
         elif embed:
             bundle.fusion.llm.save_pretrained(folder / "llm")
             bundle.fusion.tokenizer.save_pretrained(folder / "llm")
-        if embed:
+        if bundle.adapter is not None:
+            shutil.copytree(bundle.adapter, folder / "adapter")
+        elif bundle.tune == "lora":
+            # with embeddings in question peft would ask the Hub for the model's vocabulary
+            bundle.fusion.adapter.save_pretrained(folder / "adapter", save_embedding_layers=False)
+        if embed or llm_state is not None:
             config["llm"] = "llm"
         elif local and source is not None:
             config["llm"] = str(source.resolve())

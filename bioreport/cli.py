@@ -168,12 +168,19 @@ def build_parser() -> argparse.ArgumentParser:
         help="of MEIT: prompt and report together (default: 256)",
     )
     train.add_argument(
-        "--full", action="store_true", help="of MEIT: all weights of the LLM learn, in place of LoRA"
+        "--recipe",
+        choices=("celm-sca", "celm-scc", "meit", "ecg-tok"),
+        help="a published training (`bioreport.recipes`); other options count before it",
+    )
+    train.add_argument(
+        "--tune",
+        choices=("projector", "lora", "full"),
+        help="what learns of the LLM: nothing, only the projector (default), LoRA (default of MEIT), all",
     )
     train.add_argument(
         "--projector",
-        default="sequence-perceiver",
         choices=("linear", "sequence", "perceiver", "sequence-perceiver", "attention"),
+        help="default: sequence-perceiver",
     )
     train.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     train.add_argument(
@@ -182,9 +189,31 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", type=_positive, help="default: 10, of MEIT 5")
     train.add_argument("--batch-size", type=_positive, help="default: 4, of a tokenizer 32, of MEIT 64")
     train.add_argument("--lr", type=_rate, help="default: 1e-4, of a tokenizer 1e-3, of MEIT 2e-5")
+    train.add_argument(
+        "--at-once",
+        type=_positive,
+        metavar="N",
+        help="samples computed at once; gradients add up to a batch's (default: all that a process has)",
+    )
     train.add_argument("--max-steps", type=_positive)
+    train.add_argument(
+        "--patience", type=_positive, metavar="EPOCHS", help="stop after so many without better validation"
+    )
+    train.add_argument("--log", type=Path, metavar="DIR", help="for TensorBoard")
+    train.add_argument(
+        "--gradient-checkpointing", action="store_true", help="less memory, more time: layers are run twice"
+    )
+    train.add_argument(
+        "--shard", action="store_true", help="spread the LLM over the processes of torchrun (FSDP)"
+    )
+    train.add_argument(
+        "--quantize", choices=("4bit",), help="frozen weights of the LLM in 4 bits (bitsandbytes)"
+    )
+    train.add_argument(
+        "--attention", choices=("auto", "flash"), default="auto", help="as of `generate`; not of MEIT"
+    )
     train.add_argument("--save-every", type=_positive, default=100, metavar="STEPS")
-    train.add_argument("--seed", type=_seed, default=5)
+    train.add_argument("--seed", type=_seed, help="default: 5")
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     train.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     train.add_argument(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bioreport.lora import LoraSizes, with_lora
 from bioreport.packing import can_pack, packed_mask, packed_positions
 from bioreport.prompts import SIGNAL
 from bioreport.vocabulary import control_tokens
@@ -102,7 +103,8 @@ class PrefixFusion(nn.Module):
     Parameters
     ----------
     llm : PreTrainedModel
-        Decoder-only causal LM. It is frozen and stays in eval mode.
+        Decoder-only causal LM. It is frozen and stays in eval mode, until `add_lora` or `learn_fully` lets it
+        learn.
     tokenizer : PreTrainedTokenizer
         Its tokenizer; must have an end token. Its chat template is used where it has one.
     projector : Module
@@ -139,15 +141,50 @@ class PrefixFusion(nn.Module):
         self.separator_token = nn.Parameter(torch.empty(1, width, device=device))
         for name in TOKEN_KEYS:
             nn.init.xavier_uniform_(getattr(self, name))
+        # in a list, so that its weights, which are the LLM's, do not count twice
+        self._adapter: list[Any] = []
+        self.learns_fully = False
+        self._checkpointed: list[Any] = []
         # which of the optional arguments this family's forward has
         self._accepts = frozenset(inspect.signature(llm.forward).parameters)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "PrefixFusion":
-        """Set the mode of what learns; the LLM stays in eval mode, without dropout."""
+        """Set the mode of what learns; an LLM that does not stays in eval mode, without dropout."""
         super().train(mode)
-        self.llm.eval()
+        if self.adapter is None and not self.learns_fully:
+            self.llm.eval()
+            # transformers asks a layer's mode whether to checkpoint it; its dropouts stay in eval mode
+            for layer in self._checkpointed:
+                layer.training = mode
         return self
+
+    # what learns of the LLM
+
+    @property
+    def adapter(self) -> Any:
+        """peft's model, or None without LoRA."""
+        return self._adapter[0] if self._adapter else None
+
+    def add_lora(self, sizes: LoraSizes, targets: Sequence[str] | None = None) -> None:
+        """Low-rank adapters on the LLM; raises InputError where peft is not installed."""
+        self.adopt(with_lora(self.llm, sizes.rank, sizes.alpha, sizes.dropout, targets))
+
+    def adopt(self, adapter: Any) -> None:
+        """Take peft's model, made around `llm`, for the LoRA."""
+        self._adapter = [adapter]
+
+    def learn_fully(self) -> None:
+        """Let all weights of the LLM learn."""
+        self.llm.requires_grad_(True)
+        self.learns_fully = True
+
+    def checkpoint_activations(self) -> None:
+        """Keep only each layer's input for the backward pass, and compute the layer once more there."""
+        enable = getattr(self.llm, "activation_checkpointing_enable", None)
+        # older versions of transformers have the other name
+        (enable or self.llm.gradient_checkpointing_enable)({"use_reentrant": False})
+        self._checkpointed = [m for m in self.llm.modules() if getattr(m, "gradient_checkpointing", False)]
 
     @property
     def max_positions(self) -> int | None:
@@ -306,8 +343,7 @@ class PrefixFusion(nn.Module):
 
     def _embed_ids(self, ids: list[int]) -> Tensor:
         embedding = self.llm.get_input_embeddings()
-        with torch.no_grad():
-            return embedding(torch.tensor(ids, dtype=torch.int64, device=embedding.weight.device))
+        return embedding(torch.tensor(ids, dtype=torch.int64, device=embedding.weight.device))
 
     def _frame(self, signals: list[Tensor]) -> Tensor:
         pieces: list[Tensor] = [self.start_token]

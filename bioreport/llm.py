@@ -19,6 +19,7 @@ def load_llm(
     device: str | torch.device = "cpu",
     *,
     attention: str | None = None,
+    quantize: str | None = None,
 ) -> tuple[Any, Any]:
     """A decoder-only causal LM in eval mode, and its tokenizer.
 
@@ -32,6 +33,8 @@ def load_llm(
     attention : {None, "sdpa", "eager", "flash_attention_2"}
         Transformers' own names. None takes the fastest that torch alone has for this family (SDPA as a
         rule); ``"flash_attention_2"`` needs flash-attn, a CUDA device, and 16 bits.
+    quantize : {None, "4bit"}
+        ``"4bit"``: frozen weights as NormalFloat4, computed with in `dtype` (QLoRA); needs bitsandbytes.
 
     Returns
     -------
@@ -67,6 +70,8 @@ def load_llm(
     if not local and not _on_hub(name):
         raise _absent(name, local)
     options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
+    if quantize is not None:
+        options |= _quantized(torch.device(device), dtype)
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
@@ -94,7 +99,8 @@ def load_llm(
         raise InputError(name, "is an encoder-decoder model", "name a decoder-only causal language model")
     if tokenizer.eos_token_id is None:
         raise InputError(name, "has a tokenizer without an end token", "name a model whose tokenizer has one")
-    return llm.to(device).eval(), tokenizer
+    # a quantized one is at its place, and refuses to be moved
+    return (llm if quantize is not None else llm.to(device)).eval(), tokenizer
 
 
 def _on_hub(name: str) -> bool:
@@ -125,6 +131,25 @@ def _absent(name: str, local: bool) -> InputError:
         f"check the name and the network, or run `hf download {name}` where there is one and name the folder "
         "(a gated model needs `hf auth login`)",
     )
+
+
+def _quantized(device: torch.device, dtype: str | torch.dtype) -> dict[str, Any]:
+    from transformers import BitsAndBytesConfig
+    from transformers.utils import is_bitsandbytes_available
+
+    if not is_bitsandbytes_available():
+        raise InputError(
+            "--quantize 4bit",
+            "needs bitsandbytes, which is not installed here",
+            "run `pip install bitsandbytes`, or leave out --quantize",
+        )
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if isinstance(dtype, str) else dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _check_flash(name: str, device: torch.device, dtype: str | torch.dtype) -> None:

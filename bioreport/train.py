@@ -1,4 +1,4 @@
-"""Training of the projector and the special tokens on a frozen encoder and a frozen LLM.
+"""Training of the projector and the special tokens, and of the LLM where asked for, on a frozen encoder.
 
 The encoder runs once (`bioreport.tokens`); training reads its tokens. ``OUT`` becomes the bundle, and the
 folder ``OUT.training`` beside it holds the tokens and the checkpoint, and may be removed afterwards.
@@ -8,23 +8,25 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from bioreport import processes, sharding
 from bioreport.bundle import Bundle, load_bundle, save_bundle
 from bioreport.errors import InputError
 from bioreport.llm import load_llm
+from bioreport.lora import PUBLISHED, LoraSizes
 from bioreport.manifest import Entry, read_manifest
 from bioreport.pipeline import merge_parts, prompt_for
 from bioreport.projectors import build_projector
 from bioreport.prompts import layout_for, sections_of
+from bioreport.recipes import DEFAULT
 from bioreport.tokens import TokenStore, encode_manifest, recording_key
-from bioreport.training import VALIDATION, TrainingRun
+from bioreport.training import VALIDATION, Result, TrainingRun
 
 if TYPE_CHECKING:
     from bioreport.fusion import PrefixFusion
@@ -47,27 +49,6 @@ class Sample:
     response: str
 
 
-@dataclass
-class Result:
-    """What a training run came to.
-
-    Attributes
-    ----------
-    bundle : Path
-    losses : list of float
-        Mean cross-entropy of each step, in nats a token, from the first step on, resumed or not.
-    validation : list of float
-        The same on the validation split after each epoch; empty without one.
-    errors : list of InputError
-        Recordings that could not be used.
-    """
-
-    bundle: Path
-    losses: list[float] = field(default_factory=list)
-    validation: list[float] = field(default_factory=list)
-    errors: list[InputError] = field(default_factory=list)
-
-
 def train(
     manifest: str | os.PathLike[str],
     *,
@@ -76,26 +57,35 @@ def train(
     projector: str = "sequence-perceiver",
     projector_sizes: dict[str, Any] | None = None,
     encoder_bundle: str | os.PathLike[str] | Bundle = "bioreport-tiny",
-    epochs: int = 10,
-    batch_size: int = 4,
-    lr: float = 1e-4,
-    weight_decay: float = 0.01,
-    warmup: float = 0.1,
-    clip: float = 1.0,
-    seed: int = 5,
+    tune: str = "projector",
+    lora: LoraSizes | None = None,
+    quantize: str | None = None,
+    epochs: int = DEFAULT.epochs,
+    batch_size: int = DEFAULT.batch_size,
+    at_once: int | None = None,
+    lr: float = DEFAULT.lr,
+    weight_decay: float = DEFAULT.weight_decay,
+    warmup: float = DEFAULT.warmup,
+    clip: float = DEFAULT.clip,
+    seed: int = DEFAULT.seed,
     max_steps: int | None = None,
+    patience: int | None = None,
+    gradient_checkpointing: bool = False,
+    shard: bool = False,
+    log: str | os.PathLike[str] | None = None,
     tokens: str | os.PathLike[str] | None = None,
     resume: bool = True,
     save_every: int = 100,
     device: str = "auto",
     dtype: str = "auto",
+    attention: str = "auto",
     progress: bool = False,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Result:
     """Train a projector for an LLM and write the bundle.
 
-    The recipe is CELM's (Jathurshan0330/CELM): AdamW, linear warm-up and linear decay, gradients clipped.
-    Unlike there, the encoder and the LLM are in eval mode, without dropout, and the rate does reach zero.
+    Within `bioreport.processes.joined` several processes do the same together. `bioreport.recipes` has the
+    published settings, and in what training differs.
 
     Parameters
     ----------
@@ -111,19 +101,28 @@ def train(
         Passed to `build_projector`.
     encoder_bundle : str, path-like or Bundle
         Where encoder, preprocessing and findings head come from.
-    epochs, batch_size : int
-    lr, weight_decay, warmup, clip : float
-        Peak learning rate; AdamW's decay; share of the steps that warm up; largest norm of the gradient.
+    tune : {"projector", "lora", "full"}
+        What learns of the LLM besides: nothing, low-rank adapters, all. An LLM that learns itself is in
+        float32 unless told otherwise: its steps are smaller than what bfloat16 can tell apart.
+    lora : LoraSizes, optional
+    quantize : {None, "4bit"}
+        See `load_llm`; with ``tune="lora"`` this is QLoRA.
+    epochs, batch_size, at_once, lr, weight_decay, warmup, clip, max_steps, patience, log
+        See `TrainingRun`.
     seed : int
         Of the initial weights, the order and dropout.
-    max_steps : int, optional
-        Stop after this many steps; the learning rate reaches zero there.
+    gradient_checkpointing : bool
+        Keep only each layer's input for the backward pass: less memory, more time.
+    shard : bool
+        Spread the LLM's layers over the processes, see `bioreport.sharding`.
     tokens : path-like, optional
         Folder that `bioreport encode` wrote with the same encoder; by default ``OUT.training/tokens``.
     resume : bool
         Go on from the checkpoint in ``OUT.training``, to the same bits.
     save_every : int
         Steps between checkpoints.
+    device, dtype, attention
+        See `load_bundle`.
     on_step : callable, optional
         Called with the number of steps done and the last loss.
 
@@ -139,14 +138,23 @@ def train(
     bundle = (
         encoder_bundle
         if isinstance(encoder_bundle, Bundle)
-        else load_bundle(encoder_bundle, llm=llm, device=device, dtype=dtype)
+        else load_bundle(encoder_bundle, llm=llm, device=device, dtype=dtype, attention=attention)
     )
     if llm is not None:
         bundle = replace(bundle, llm_source=llm)
-    errors = encode_manifest(entries, bundle, token_folder, progress=progress)
+    if tune == "full" and dtype == "auto":
+        bundle = replace(bundle, dtype=torch.float32)
+    errors = []
+    if processes.first():
+        errors = encode_manifest(entries, bundle, token_folder, progress=progress)
+    processes.wait()
     for error in errors:
         logger.warning("%s", error)
-    bundle, fusion = new_fusion(bundle, projector, projector_sizes or {}, seed)
+    bundle, fusion = new_fusion(bundle, projector, projector_sizes or {}, seed, tune, lora, quantize)
+    if gradient_checkpointing:
+        fusion.checkpoint_activations()
+    if shard:
+        _spread(fusion, quantize)
     store = TokenStore(token_folder)
     training = read_samples([e for e in entries if e.split in ("train", None)], store, bundle)
     validating = read_samples([e for e in entries if e.split in VALIDATION], store, bundle)
@@ -157,38 +165,62 @@ def train(
             "give a manifest with sections, as `bioreport simulate eeg` writes it",
         )
     run = Run(
-        fusion,
-        training,
-        seed=seed,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        warmup=warmup,
-        clip=clip,
-        max_steps=max_steps,
+        fusion, training, validating, seed=seed, epochs=epochs, batch_size=batch_size, at_once=at_once, lr=lr,
+        weight_decay=weight_decay, warmup=warmup, clip=clip, max_steps=max_steps, patience=patience, log=log,
         kind=projector,
-    )
+    )  # fmt: skip
     run.follow(
-        work / "checkpoint.pt",
-        resume=resume,
-        save_every=save_every,
-        validate=partial(mean_loss, fusion, validating, batch_size) if validating else None,
-        progress=progress,
-        on_step=on_step,
+        work / "checkpoint.pt", resume=resume, save_every=save_every, progress=progress, on_step=on_step
     )
     bundle.name = out.name
-    save_bundle(bundle, out)
+    state = sharding.whole_state(fusion.llm) if tune == "full" else None
+    if processes.first():
+        save_bundle(bundle, out, llm_state=state)
     return Result(out, run.losses, run.validation, errors)
 
 
-def new_fusion(bundle: Bundle, kind: str, sizes: dict[str, Any], seed: int) -> "tuple[Bundle, PrefixFusion]":
-    """Give a bundle a fresh projector and special tokens for its LLM; only these learn."""
+def _spread(fusion: "PrefixFusion", quantize: str | None) -> None:
+    from bioreport.packing import can_pack
+
+    if quantize is not None:
+        raise InputError("--shard", "does not spread quantized weights", "leave out --shard or --quantize")
+    if not can_pack(fusion.llm):
+        raise InputError(
+            "--shard",
+            f"needs packed batches, which a {fusion.llm.config.model_type} model does not take",
+            "leave out --shard, or choose another LLM",
+        )
+    sharding.shard(fusion.llm)
+
+
+def new_fusion(
+    bundle: Bundle,
+    kind: str,
+    sizes: dict[str, Any],
+    seed: int,
+    tune: str = "projector",
+    lora: LoraSizes | None = None,
+    quantize: str | None = None,
+) -> "tuple[Bundle, PrefixFusion]":
+    """Give a bundle a fresh projector and special tokens for its LLM; these learn, and what `tune` names.
+
+    Raises
+    ------
+    InputError
+        Where the bundle names no LLM, it cannot be loaded, or what is asked for does not go together.
+    """
     from bioreport.fusion import PrefixFusion
 
     if bundle.llm_source is None:
         raise InputError(bundle.where, "names no language model", "name one with --llm")
-    llm, tokenizer = load_llm(bundle.llm_source, device=bundle.device, dtype=bundle.dtype)
+    if tune not in ("projector", "lora", "full"):
+        raise ValueError(f"tune must be projector, lora or full, got {tune!r}")
+    if tune == "full" and quantize is not None:
+        raise InputError("--quantize", "keeps weights that cannot learn", "give --tune lora or projector")
+    llm, tokenizer = load_llm(
+        bundle.llm_source, device=bundle.device, dtype=bundle.dtype, attention=bundle.attention,
+        quantize=quantize,
+    )  # fmt: skip
     llm.requires_grad_(False).eval()
     width = llm.get_input_embeddings().embedding_dim
     # the initial weights hang on the seed alone, not on what was drawn before
@@ -196,17 +228,22 @@ def new_fusion(bundle: Bundle, kind: str, sizes: dict[str, Any], seed: int) -> "
     config = {"kind": kind, "encoder_dim": bundle.encoder_dim, "llm_dim": width, **sizes}
     if bundle.compat is not None:
         config["compat"] = bundle.compat
-    projector = build_projector(**config)
-    fusion = PrefixFusion(llm, tokenizer, projector, bundle.encoder_dim, compat=bundle.compat).to(
-        bundle.device
-    )
+    projector = build_projector(**config).to(bundle.device)
+    fusion = PrefixFusion(llm, tokenizer, projector, bundle.encoder_dim, compat=bundle.compat)
+    if tune == "lora":
+        fusion.add_lora(lora or PUBLISHED)
+    elif tune == "full":
+        fusion.learn_fully()
+    learnt = "projector was" if tune == "projector" else "projector and language model were"
     fresh = replace(
         bundle,
         projector_config=config,
         projector=projector,
         special_tokens={},
+        tune=tune,
+        adapter=None,
         folder=None,
-        disclaimer=f"Its projector was trained by its user, on the encoder of {bundle.name}.",
+        disclaimer=f"Its {learnt} trained by its user, on the encoder of {bundle.name}.",
     )
     fresh.use(fusion)
     return fresh, fusion
@@ -259,52 +296,53 @@ class Run(TrainingRun):
     """A run of what `read_samples` gives; ``kind`` is the projector's, the rest `TrainingRun`'s."""
 
     def __init__(
-        self, fusion: "PrefixFusion", samples: Sequence[Sample], *, kind: str, **settings: Any
+        self,
+        fusion: "PrefixFusion",
+        samples: Sequence[Sample],
+        held_out: Sequence[Sample] = (),
+        *,
+        kind: str,
+        **settings: Any,
     ) -> None:
-        self.fusion, self.samples = fusion, samples
+        self.fusion = fusion
+        self._targets: dict[str, int] = {}
         identity = {"projector": kind, "data": _digest(samples)}
-        super().__init__(fusion, len(samples), identity=identity, **settings)
+        super().__init__(fusion, samples, held_out, identity=identity, **settings)
 
-    def batch(self) -> list[tuple[Sample, str]]:
-        """Samples of the next step with the prompt each is shown: from seed and step alone."""
+    def shown(self, chosen: Sequence[int]) -> list[Sample]:
+        """Samples of the next step, each with the prompt it is shown: from seed and step alone."""
         draw = self.draw()
-        chosen = self.chosen(draw)
+        self.chosen(draw)
         without_history, without_facts = (
             (torch.rand(len(self.samples), generator=draw) < share).tolist()
             for share in (HISTORY_LEFT_OUT, FACTS_LEFT_OUT)
         )
         return [
-            (self.samples[i], self.samples[i].prompts[without_history[i] + 2 * without_facts[i]])
-            for i in chosen
+            replace(sample, prompts=[sample.prompts[without_history[i] + 2 * without_facts[i]]])
+            for i, sample in ((i, self.samples[i]) for i in chosen)
         ]
 
-    def learn(self) -> tuple[float, int]:
-        """Gradients of the next step; returns its loss and its number of samples."""
-        batch = self.batch()
-        loss = loss_of(self.fusion, [sample for sample, _ in batch], [prompt for _, prompt in batch])
-        loss.backward()
-        return float(loss.detach()), len(batch)
+    def loss(self, samples: Sequence[Sample]) -> Tensor:
+        """Mean cross-entropy of the responses, after each one's first prompt."""
+        try:
+            packed = self.fusion.pack(
+                [sample.prompts[0] for sample in samples],
+                [sample.sessions for sample in samples],
+                [sample.response for sample in samples],
+            )
+        except ValueError as error:
+            raise InputError(
+                samples[0].file,
+                f"cannot be trained on ({error})",
+                "shorten its history, or choose another LLM",
+            ) from error
+        return self.fusion(packed)
 
+    def weight(self, samples: Sequence[Sample]) -> float:
+        """Target tokens."""
+        return float(sum(self._count(sample.response) for sample in samples))
 
-def loss_of(fusion: "PrefixFusion", samples: Sequence[Sample], prompts: Sequence[str]) -> Tensor:
-    """Mean cross-entropy of the responses."""
-    try:
-        fused = fusion.pack(
-            prompts, [sample.sessions for sample in samples], [sample.response for sample in samples]
-        )
-    except ValueError as error:
-        raise InputError(
-            samples[0].file, f"cannot be trained on ({error})", "shorten its history, or choose another LLM"
-        ) from error
-    return fusion.loss(fused)
-
-
-@torch.no_grad()
-def mean_loss(fusion: "PrefixFusion", samples: Sequence[Sample], batch_size: int) -> float:
-    """Mean over samples of the loss, without dropout."""
-    fusion.eval()
-    total = 0.0
-    for first in range(0, len(samples), batch_size):
-        batch = samples[first : first + batch_size]
-        total += float(loss_of(fusion, batch, [sample.prompts[0] for sample in batch])) * len(batch)
-    return total / len(samples)
+    def _count(self, response: str) -> int:
+        if response not in self._targets:
+            self._targets[response] = len(self.fusion.encode_text(response)) + 1
+        return self._targets[response]

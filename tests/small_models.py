@@ -18,6 +18,12 @@ SIZES: dict[str, Any] = {
     "dim_feedforward": 40,
     "out_dim": 40,
 }
+# of a recording that nothing was measured in
+MEASUREMENTS: dict[str, Any] = {
+    "duration_seconds": 30.0, "usable_seconds": 30.0, "channels_present": ["O1", "O2"], "channels_absent": [],
+    "channels_flat": [], "channels_saturated": [], "channels_noisy": [], "mains": None,
+    "posterior_rhythm": None, "band_power_percent": {},
+}  # fmt: skip
 
 
 def save_small_llm(folder: Path, hidden: int = 32, seed: int = 0) -> Path:

@@ -160,9 +160,8 @@ def test_what_leaves_nothing_to_learn_is_one_sentence(tmp_path: Path, train: Cal
 
 def test_batches_of_one_join_the_one_before() -> None:
     run = MeitRun.__new__(MeitRun)
-    run.batch_size = 4
     for count, sizes in ((1, [1]), (4, [4]), (5, [5]), (6, [4, 2]), (9, [4, 5])):
-        batches = run.batches(list(range(count)))
+        batches = run.parts(list(range(count)), 4)
         assert [len(batch) for batch in batches] == sizes
         assert list(chain(*batches)) == list(range(count))
 

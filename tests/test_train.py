@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import wfdb_files
-from small_models import SIZES, save_small_llm, small_bundle
+from small_models import MEASUREMENTS, SIZES, save_small_llm, small_bundle
 
 from bioreport import tokens as tokens_module
 from bioreport.bundle import Bundle, hash_tensors, load_bundle
@@ -23,11 +23,6 @@ from bioreport.train import Run, new_fusion, read_samples, train
 from bioreport.training import learning_rate_factor
 
 SECTIONS = ("BACKGROUND ACTIVITY", "EVENTS/SEIZURES")
-MEASUREMENTS: dict[str, Any] = {
-    "duration_seconds": 30.0, "usable_seconds": 30.0, "channels_present": ["O1", "O2"], "channels_absent": [],
-    "channels_flat": [], "channels_saturated": [], "channels_noisy": [], "mains": None,
-    "posterior_rhythm": None, "band_power_percent": {},
-}  # fmt: skip
 
 
 class Reader:
@@ -252,7 +247,7 @@ def test_it_learns_and_the_llm_stays_the_same_bits(tmp_path: Path, llm: Path, re
     assert len(result.losses) == 36 and len(result.validation) == 12
     assert np.mean(result.losses[-6:]) < np.mean(result.losses[:6]) - 0.2
     assert result.validation[-1] < result.validation[0]
-    trained = load_bundle(result.bundle, device="cpu", dtype="float32")
+    trained = load_bundle(result.folder, device="cpu", dtype="float32")
     assert hash_tensors(trained.fusion.llm.state_dict()) == llm_before
     assert hash_tensors(trained.encoder.state_dict()) == encoder_before
     assert not torch.equal(trained.fusion.start_token, start)
@@ -352,9 +347,9 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, llm: Path, reade
 def test_a_finished_run_writes_the_same_bundle_again(tmp_path: Path, llm: Path, reader: Reader) -> None:
     manifest, options = corpus(tmp_path / "c"), OPTIONS | {"encoder_bundle": small_bundle(llm)}
     first = train(manifest, out=tmp_path / "out", **options)
-    weights = (first.bundle / "model.safetensors").read_bytes()
+    weights = (first.folder / "model.safetensors").read_bytes()
     second = train(manifest, out=tmp_path / "out", **options)
-    assert (second.bundle / "model.safetensors").read_bytes() == weights
+    assert (second.folder / "model.safetensors").read_bytes() == weights
     assert second.losses == first.losses
 
 

@@ -2,65 +2,63 @@
 
 import argparse
 import json
+from typing import Any
 
 from bioreport.commands.console import fail, quiet_libraries, say
 
 
 def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Train a projector and its special tokens for a frozen LLM, or MEIT, or an ECG tokenizer."""
+    """Train a projector and its special tokens for an LLM, or MEIT, or an ECG tokenizer."""
     quiet_libraries(options)
     if options.what == "tokenizer":
         return _train_tokenizer(options)
-    if options.what == "meit":
-        return _train_meit(options, parser)
-    from bioreport.train import train as train_projector
+    from bioreport import processes
 
-    result = train_projector(
-        options.manifest,
-        llm=options.llm,
-        projector=options.projector,
-        out=options.output,
-        encoder_bundle=options.model,
-        epochs=options.epochs or 10,
-        batch_size=options.batch_size or 4,
-        lr=options.lr or 1e-4,
-        max_steps=options.max_steps,
-        save_every=options.save_every,
-        seed=options.seed,
-        device=options.device,
-        dtype=options.dtype,
-        tokens=options.tokens,
-        resume=not options.no_resume,
-        progress=not options.quiet,
-    )
-    for error in result.errors:
-        fail(error)
-    say(options, f"{result.bundle}: written; use it with `bioreport generate FILE --model {result.bundle}`")
-    return 1 if result.errors else 0
+    with processes.joined(options.device):
+        return _train_reports(options, parser)
 
 
-def _train_meit(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from bioreport.meit import train_meit
+def _train_reports(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from bioreport import processes
+    from bioreport.recipes import DEFAULT, RECIPES
 
-    if options.llm is None:
-        parser.error("train meit needs a language model: --llm ID|DIR")
-    recipe = {name: getattr(options, name) for name in ("epochs", "batch_size", "lr")}
-    result = train_meit(
-        options.manifest,
-        out=options.output,
-        llm=options.llm,
-        full=options.full,
-        template=options.template,
-        max_length=options.max_length,
-        max_steps=options.max_steps,
-        save_every=options.save_every,
-        seed=options.seed,
-        device=options.device,
-        dtype=options.dtype,
-        resume=not options.no_resume,
-        progress=not options.quiet,
-        **{name: value for name, value in recipe.items() if value is not None},
-    )
+    name = options.recipe or ("meit" if options.what == "meit" else None)
+    if options.what == "meit" and name != "meit":
+        parser.error(f"--recipe {name} is none of MEIT's")
+    recipe = RECIPES[name] if name is not None else DEFAULT
+    settings: dict[str, Any] = {
+        key: getattr(recipe, key)
+        for key in ("epochs", "batch_size", "at_once", "lr", "weight_decay", "warmup", "clip", "seed", "lora")
+    }
+    settings |= {
+        key: value for key in settings if (value := getattr(options, key, None)) is not None
+    } | {
+        key: getattr(options, key)
+        for key in ("llm", "max_steps", "save_every", "patience", "log", "gradient_checkpointing", "shard",
+                    "quantize", "device", "dtype")
+    }  # fmt: skip
+    settings |= {"out": options.output, "resume": not options.no_resume, "progress": not options.quiet}
+    tune = options.tune or recipe.tune
+    if recipe.projector is None:
+        from bioreport.meit import train_meit
+
+        if options.llm is None:
+            parser.error("train meit needs a language model: --llm ID|DIR")
+        if tune == "projector":
+            parser.error("MEIT has no projector; --tune is lora or full")
+        result = train_meit(
+            options.manifest, full=tune == "full", template=options.template, max_length=options.max_length,
+            **settings,
+        )  # fmt: skip
+    else:
+        from bioreport.train import train as train_projector
+
+        result = train_projector(
+            options.manifest, projector=options.projector or recipe.projector, tune=tune,
+            encoder_bundle=options.model, tokens=options.tokens, attention=options.attention, **settings,
+        )  # fmt: skip
+    if not processes.first():
+        return 0
     for error in result.errors:
         fail(error)
     if result.cut:
@@ -86,8 +84,9 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
     )
     windows, batch_size = read_windows(learned, config.stride), options.batch_size or 32
     steps = options.max_steps or (options.epochs or 10) * -(-len(windows) // batch_size)
+    seed = 5 if options.seed is None else options.seed
     model = train_tokenizer(
-        windows, config, steps=steps, batch_size=batch_size, lr=options.lr or 1e-3, seed=options.seed
+        windows, config, steps=steps, batch_size=batch_size, lr=options.lr or 1e-3, seed=seed
     )
     save_tokenizer(model, options.output)
     if held_out:

@@ -12,24 +12,23 @@ Its records are 12 leads at 500 Hz, 10 s, each scaled to [0, 1] over all its lea
 >>> write_reports("my-meit", ["record.hea"])                                            # doctest: +SKIP
 """
 
+from bioreport.lora import LORA_ALPHA, LORA_DROPOUT, LORA_RANK, LORA_TARGETS
 from bioreport.meit.files import FORMAT, VERSION, is_meit, load_meit, new_meit, save_meit
-from bioreport.meit.lora import LORA_ALPHA, LORA_DROPOUT, LORA_RANK, LORA_TARGETS
 from bioreport.meit.model import Meit, MeitInputs, meit_loss
 from bioreport.meit.records import EcgRecord, read_record
 from bioreport.meit.text import ASSISTANT, PROMPTS, TEMPLATES, USER, ReportText
-from bioreport.meit.train import AT_ONCE, RECIPE, Result, train_meit
+from bioreport.meit.train import train_meit
 from bioreport.meit.writing import write_reports
+from bioreport.training import Result
 
 __all__ = [
     "ASSISTANT",
-    "AT_ONCE",
     "FORMAT",
     "LORA_ALPHA",
     "LORA_DROPOUT",
     "LORA_RANK",
     "LORA_TARGETS",
     "PROMPTS",
-    "RECIPE",
     "TEMPLATES",
     "USER",
     "VERSION",

@@ -5,6 +5,7 @@ fine-tuning the folder ``llm`` holds the language model whole.
 """
 
 import json
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from bioreport.bundle import resolve_device, resolve_dtype
 from bioreport.encoders.ecg_resnet import MeitEncoder
@@ -19,7 +21,7 @@ from bioreport.errors import InputError
 from bioreport.files import folder_written_atomically
 from bioreport.fusion_cache import embedding_width
 from bioreport.llm import load_llm
-from bioreport.meit.lora import load_lora
+from bioreport.lora import PUBLISHED, LoraSizes, load_lora
 from bioreport.meit.model import Meit
 
 FORMAT, VERSION = "bioreport-meit", 1
@@ -53,8 +55,17 @@ def check_destination(directory: str | PathLike[str]) -> Path:
     return directory
 
 
-def save_meit(meit: Meit, directory: str | PathLike[str]) -> Path:
+def save_meit(
+    meit: Meit, directory: str | PathLike[str], *, llm_state: Mapping[str, Tensor] | None = None
+) -> Path:
     """Write the folder; it appears whole, or what was there stays.
+
+    Parameters
+    ----------
+    meit : Meit
+    directory : path-like
+    llm_state : mapping, optional
+        State of a language model that has learnt, where it is not all in this process.
 
     Raises
     ------
@@ -86,7 +97,8 @@ def save_meit(meit: Meit, directory: str | PathLike[str]) -> Path:
             # with embeddings in question peft would ask the Hub for the model's vocabulary
             meit.adapter.save_pretrained(folder / _ADAPTER, save_embedding_layers=False)
         if meit.learns_fully:
-            meit.language_model.save_pretrained(folder / _LLM)
+            own = {"state_dict": dict(llm_state)} if llm_state is not None else {}
+            meit.language_model.save_pretrained(folder / _LLM, **own)
             meit.text.tokenizer.save_pretrained(folder / _LLM)
         (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return directory
@@ -159,6 +171,8 @@ def new_meit(
     dtype: str = "auto",
     template: str | None = None,
     full: bool = False,
+    lora: LoraSizes = PUBLISHED,
+    quantize: str | None = None,
     seed: int | None = None,
     max_length: int = 256,
     **encoder: Any,
@@ -176,6 +190,9 @@ def new_meit(
         See `Meit`.
     full : bool
         All weights of the language model learn, in place of LoRA.
+    lora : LoraSizes
+    quantize : {None, "4bit"}
+        See `load_llm`.
     seed : int, optional
         Of the initial weights.
     **encoder
@@ -186,10 +203,13 @@ def new_meit(
     InputError
         Where the language model cannot be loaded, or takes no entries among its keys and values.
     """
+    if full and quantize is not None:
+        raise InputError("--quantize", "keeps weights that cannot learn", "give --tune lora")
     place = resolve_device(device)
     model, tokenizer = load_llm(
         llm,
         device=place,
+        quantize=quantize,
         dtype=torch.float32 if full and dtype == "auto" else resolve_dtype(dtype, place),
     )
     if seed is not None:
@@ -203,5 +223,5 @@ def new_meit(
     if full:
         meit.learn_fully()
     else:
-        meit.add_lora()
+        meit.add_lora(lora.rank, lora.alpha, lora.dropout)
     return meit

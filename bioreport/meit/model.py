@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bioreport.fusion import IGNORED, TooLong
 from bioreport.fusion_cache import KeyValueFusion
-from bioreport.meit.lora import LORA_ALPHA, LORA_DROPOUT, LORA_RANK, with_lora
+from bioreport.lora import LORA_ALPHA, LORA_DROPOUT, LORA_RANK, with_lora
 from bioreport.meit.text import PROMPTS, ReportText
 
 

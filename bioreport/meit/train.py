@@ -8,30 +8,25 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from bioreport import processes, sharding
 from bioreport.errors import InputError
+from bioreport.lora import LoraSizes
 from bioreport.manifest import Entry, read_manifest
 from bioreport.meit.files import check_destination, new_meit, save_meit
 from bioreport.meit.model import Meit
 from bioreport.meit.records import RECORD_KEY, record_evidence
 from bioreport.meit.text import PROMPTS, report_text
+from bioreport.recipes import RECIPES
 from bioreport.tokens import TokenStore, fill_store, recording_key
-from bioreport.training import VALIDATION, TrainingRun
+from bioreport.training import VALIDATION, Result, TrainingRun
 
 logger = logging.getLogger(__name__)
-# The published training; its batch of 64 is added up from ones of `AT_ONCE`.
-RECIPE: Mapping[str, float] = MappingProxyType(
-    {"epochs": 5, "batch_size": 64, "lr": 2e-5, "weight_decay": 0.0, "warmup": 0.03}
-)
-AT_ONCE = 16
+RECIPE = RECIPES["meit"]
 
 
 @dataclass(frozen=True)
@@ -41,30 +36,6 @@ class EcgSample:
     file: str
     key: str
     report: str
-
-
-@dataclass
-class Result:
-    """What a training run came to.
-
-    Attributes
-    ----------
-    folder : Path
-    losses : list of float
-        Mean cross-entropy of each step, in nats a token, from the first step on, resumed or not.
-    validation : list of float
-        The same on the validation split after each epoch; empty without one.
-    errors : list of InputError
-        Recordings that could not be used.
-    cut : int
-        Reports longer than the model was given room for, whose end it has not learnt.
-    """
-
-    folder: Path
-    losses: list[float] = field(default_factory=list)
-    validation: list[float] = field(default_factory=list)
-    errors: list[InputError] = field(default_factory=list)
-    cut: int = 0
 
 
 def train_meit(
@@ -77,15 +48,21 @@ def train_meit(
     prompt: str = PROMPTS["mimic-iv-ecg"],
     max_length: int = 256,
     encoder: Mapping[str, Any] | None = None,
-    epochs: int = int(RECIPE["epochs"]),
-    batch_size: int = int(RECIPE["batch_size"]),
-    at_once: int = AT_ONCE,
-    lr: float = RECIPE["lr"],
-    weight_decay: float = RECIPE["weight_decay"],
-    warmup: float = RECIPE["warmup"],
-    clip: float = 1.0,
-    seed: int = 5,
+    lora: LoraSizes = RECIPE.lora,
+    quantize: str | None = None,
+    epochs: int = RECIPE.epochs,
+    batch_size: int = RECIPE.batch_size,
+    at_once: int = RECIPE.at_once or RECIPE.batch_size,
+    lr: float = RECIPE.lr,
+    weight_decay: float = RECIPE.weight_decay,
+    warmup: float = RECIPE.warmup,
+    clip: float = RECIPE.clip,
+    seed: int = RECIPE.seed,
     max_steps: int | None = None,
+    patience: int | None = None,
+    gradient_checkpointing: bool = False,
+    shard: bool = False,
+    log: str | os.PathLike[str] | None = None,
     resume: bool = True,
     save_every: int = 100,
     device: str = "auto",
@@ -95,8 +72,9 @@ def train_meit(
 ) -> Result:
     """Train MEIT on a manifest of ECGs and write its folder.
 
-    The recipe is the published one (arXiv 2403.04945): the encoder from scratch, LoRA of rank 64, AdamW
-    without decay, linear warm-up and decay. The clipping of gradients is ours.
+    The recipe is the published one (arXiv 2403.04945), see `bioreport.recipes`; the encoder learns from
+    scratch. Within `bioreport.processes.joined` several processes do the same together: they share a batch's
+    parts of `at_once` ECGs, so that batch norms see what they see with one process.
 
     Parameters
     ----------
@@ -113,11 +91,15 @@ def train_meit(
         See `Meit`.
     encoder : mapping, optional
         Sizes of `MeitEncoder`; by default the published ones.
+    lora : LoraSizes
+    quantize : {None, "4bit"}
+        See `load_llm`.
     epochs, batch_size : int
         A last batch of a single ECG joins the one before it: batch norms need two.
     at_once : int
         ECGs computed at once; the gradients of a larger batch are added up, its batch norms see so many.
-    lr, weight_decay, warmup, clip, seed, max_steps, resume, save_every, on_step
+    lr, weight_decay, warmup, clip, seed, max_steps, patience, gradient_checkpointing, shard, log, resume, \
+    save_every, on_step
         See `bioreport.train.train`.
     device, dtype
         See `new_meit`.
@@ -135,17 +117,23 @@ def train_meit(
     entries = read_manifest(manifest)
     sizes = dict(encoder or {})
     meit = new_meit(
-        llm, device=device, dtype=dtype, template=template, full=full, seed=seed, max_length=max_length,
-        **sizes,
+        llm, device=device, dtype=dtype, template=template, full=full, lora=lora, quantize=quantize,
+        seed=seed, max_length=max_length, **sizes,
     )  # fmt: skip
     meit.prompt = prompt
     _check_room(meit)
-    store = TokenStore(work / "records")
-    errors = _several(entries)
+    if gradient_checkpointing:
+        meit.checkpoint_activations()
+    if shard:
+        sharding.shard(meit.language_model)
+    errors: list[InputError] = []
     single = [entry for entry in entries if len(entry.recordings) == 1 and entry.sections]
-    errors += fill_store(
-        store, [entry.recordings[0] for entry in single], RECORD_KEY, record_evidence, progress=progress
-    )
+    if processes.first():
+        paths = [entry.recordings[0] for entry in single]
+        store = TokenStore(work / "records")
+        errors = _several(entries) + fill_store(store, paths, RECORD_KEY, record_evidence, progress=progress)
+    processes.wait()
+    store = TokenStore(work / "records")
     for error in errors:
         logger.warning("%s", error)
     training = read_samples([e for e in single if e.split in ("train", None)], store)
@@ -163,18 +151,16 @@ def train_meit(
             "give more ECGs, or a --batch-size of 2 or more",
         )
     run = MeitRun(
-        meit, training, store, at_once, encoder=sizes, seed=seed, epochs=epochs, batch_size=batch_size,
-        lr=lr, weight_decay=weight_decay, warmup=warmup, clip=clip, max_steps=max_steps,
+        meit, training, validating, store=store, at_once=at_once, encoder=sizes, seed=seed, epochs=epochs,
+        batch_size=batch_size, lr=lr, weight_decay=weight_decay, warmup=warmup, clip=clip,
+        max_steps=max_steps, patience=patience, log=log,
     )  # fmt: skip
     run.follow(
-        work / "checkpoint.pt",
-        resume=resume,
-        save_every=save_every,
-        validate=partial(run.mean_loss, validating) if validating else None,
-        progress=progress,
-        on_step=on_step,
+        work / "checkpoint.pt", resume=resume, save_every=save_every, progress=progress, on_step=on_step
     )
-    save_meit(meit.eval(), out)
+    state = sharding.whole_state(meit.language_model) if full else None
+    if processes.first():
+        save_meit(meit.eval(), out, llm_state=state)
     cut = sum(_length(meit, sample) > meit.max_length for sample in training)
     return Result(out, run.losses, run.validation, errors, cut)
 
@@ -225,26 +211,17 @@ def _length(meit: Meit, sample: EcgSample) -> int:
     return len(text.prompt_ids(meit.prompt)) + len(text.report_ids(meit.prompt, sample.report))
 
 
-def _parts(order: list[int], size: int) -> list[list[int]]:
-    """Pieces of `size`, the last one shorter; one of a single sample joins the one before it."""
-    parts = [order[i : i + size] for i in range(0, len(order), size)]
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        last = parts.pop()
-        parts[-1] += last
-    return parts
-
-
 class MeitRun(TrainingRun):
     """A run of instruction tuning.
 
     Parameters
     ----------
     meit : Meit
-    samples : sequence of EcgSample
+    samples, held_out : sequence of EcgSample
     store : TokenStore
         Where their ECGs are; read when they are needed.
     at_once : int
-        Samples computed at once.
+        Samples computed at once, which batch norms see.
     encoder : mapping
         Sizes that were asked for, see `train_meit`.
     **settings
@@ -255,46 +232,31 @@ class MeitRun(TrainingRun):
         self,
         meit: Meit,
         samples: Sequence[EcgSample],
+        held_out: Sequence[EcgSample] = (),
+        *,
         store: TokenStore,
         at_once: int,
-        *,
         encoder: Mapping[str, Any],
         **settings: Any,
     ) -> None:
-        self.meit, self.samples, self.store, self.at_once = meit, samples, store, at_once
+        self.meit, self.store = meit, store
         data = hashlib.sha256("".join(f"{s.key}\0{s.report}\0" for s in samples).encode()).hexdigest()
         identity = {
             "llm": meit.llm_source, "template": meit.text.template, "prompt": meit.prompt,
             "max_length": meit.max_length, "encoder": encoder, "at_once": at_once, "data": data,
         }  # fmt: skip
-        super().__init__(meit, len(samples), identity=identity, **settings)
+        super().__init__(meit, samples, held_out, identity=identity, at_once=at_once, **settings)
 
-    def batches(self, order: list[int]) -> list[list[int]]:
-        """An epoch's samples, in this order, by steps; none of a single one among others."""
-        return _parts(order, self.batch_size)
-
-    def learn(self) -> tuple[float, int]:
-        """Gradients of the next step, added up; returns its loss and its number of samples."""
-        chosen = self.chosen(self.draw())
-        value = 0.0
-        for part in _parts(chosen, self.at_once):
-            loss = self.loss([self.samples[i] for i in part]) * (len(part) / len(chosen))
-            loss.backward()
-            value += float(loss.detach())
-        return value, len(chosen)
+    def parts(self, samples: Sequence[Any], size: int) -> list[Sequence[Any]]:
+        """Pieces of `size`, the last one shorter; one of a single sample joins the one before it."""
+        parts = super().parts(samples, size)
+        if len(parts) > 1 and len(parts[-1]) == 1:
+            last = parts.pop()
+            parts[-1] = [*parts[-1], *last]
+        return parts
 
     def loss(self, samples: Sequence[EcgSample]) -> Tensor:
         """Mean cross-entropy of the reports' tokens."""
         records = [[self.store.get(sample.key).tokens] for sample in samples]
         prompts = [self.meit.prompt] * len(samples)
         return self.meit(self.meit.embed(prompts, records, [sample.report for sample in samples]))
-
-    @torch.no_grad()
-    def mean_loss(self, samples: Sequence[EcgSample]) -> float:
-        """Mean over samples of the loss, without dropout and by the running statistics."""
-        self.meit.eval()
-        total = 0.0
-        for first in range(0, len(samples), self.at_once):
-            batch = samples[first : first + self.at_once]
-            total += float(self.loss(batch)) * len(batch)
-        return total / len(samples)

@@ -91,7 +91,7 @@ def main() -> None:
     log.info("projector: last loss %.4f, validation %s", result.losses[-1], result.validation)
     f1 = json.loads((work / "thresholds.json").read_text())["f1"]
     readme = card(f1, options.recordings, options.projector_recordings, VALIDATION_RECORDINGS)
-    log.info("%s", save_bundle(trained(result.bundle), options.output, embed_llm=True, readme=readme))
+    log.info("%s", save_bundle(trained(result.folder), options.output, embed_llm=True, readme=readme))
 
 
 def language_model(folder: Path, steps: int) -> Path:

@@ -82,7 +82,7 @@ def main() -> None:
         progress=True,
     )
     log.info("adapter: last loss %.4f, validation %s", result.losses[-1], result.validation)
-    trained = load_bundle(result.bundle, device="cpu", dtype="bfloat16")
+    trained = load_bundle(result.folder, device="cpu", dtype="bfloat16")
     trained.name, trained.disclaimer = NAME, DISCLAIMER
     sizes = tokenizer.config.to_dict()
     readme = ecg_card(held_back, sizes, options.recordings, options.projector_recordings, HELD_BACK)

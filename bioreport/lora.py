@@ -1,8 +1,9 @@
-"""MEIT's low-rank adapters on a language model, by peft (an optional dependency)."""
+"""Low-rank adapters on a language model, by peft (an optional dependency)."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from os import PathLike
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +12,18 @@ from safetensors import SafetensorError
 
 from bioreport.errors import InputError
 
-LORA_RANK, LORA_ALPHA, LORA_DROPOUT = 64, 128, 0.1
+
+@dataclass(frozen=True)
+class LoraSizes:
+    """Rank, scale and dropout of low-rank adapters; by default MEIT's."""
+
+    rank: int = 64
+    alpha: int = 128
+    dropout: float = 0.1
+
+
+PUBLISHED = LoraSizes()
+LORA_RANK, LORA_ALPHA, LORA_DROPOUT = PUBLISHED.rank, PUBLISHED.alpha, PUBLISHED.dropout
 _LLAMA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Published for the Llama-like, GPT-2, BLOOM and GPT-NeoX; the others are those of the same places.
 LORA_TARGETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -72,7 +84,7 @@ def load_lora(llm: Any, folder: str | PathLike[str]) -> Any:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         problem = str(error).splitlines()[0].strip()
         raise InputError(
-            folder, f"does not fit the model ({problem})", "give a folder that `train meit` wrote"
+            folder, f"does not fit the model ({problem})", "give a folder that `train` wrote"
         ) from error
 
 

@@ -1,0 +1,75 @@
+"""What `test_processes` runs by torchrun, and for comparison itself: trainings in one folder."""
+
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bioreport import processes
+from bioreport.bundle import load_bundle
+from bioreport.cli import main
+from bioreport.meit import train_meit
+from bioreport.train import train
+
+SMALL: dict[str, Any] = {"blocks": (1, 1, 1, 1), "width": 4, "hidden": 16}
+
+
+def prefix(folder: Path, out: Path, name: str, **options: Any) -> list[float]:
+    sizes = {"depth": 1, "queries": 4, "heads": 2}
+    settings = {
+        "projector": "sequence-perceiver", "projector_sizes": sizes, "epochs": 2, "batch_size": 4,
+        "at_once": 1, "lr": 1e-2, "device": "cpu", "dtype": "float32", "tokens": folder / "tokens",
+        "encoder_bundle": load_bundle(folder / "encoder", device="cpu", dtype="float32"),
+    }  # fmt: skip
+    result = train(folder / "eeg" / "manifest.jsonl", out=out / name, **settings | options)
+    assert not result.errors
+    return result.losses + result.validation
+
+
+def interrupted(folder: Path, out: Path, name: str, after: int, **options: Any) -> list[float]:
+    def stop(step: int, loss: float) -> None:
+        if step == after:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        prefix(folder, out, name, save_every=1, on_step=stop, **options)
+    return prefix(folder, out, name, save_every=1, **options)
+
+
+def meit(folder: Path, out: Path, name: str, **options: Any) -> list[float]:
+    settings = {
+        "llm": str(folder / "llm"), "encoder": SMALL, "epochs": 2, "batch_size": 4, "at_once": 2, "lr": 1e-2,
+        "device": "cpu",
+    }  # fmt: skip
+    result = train_meit(folder / "ecg" / "manifest.jsonl", out=out / name, **settings | options)
+    return result.losses + result.validation
+
+
+def command(folder: Path, out: Path, name: str) -> list[float]:
+    arguments = [
+        "train", str(folder / "eeg" / "manifest.jsonl"), "-o", str(out / name), "-q", "--projector", "linear",
+        "--model", str(folder / "encoder"), "--tokens", str(folder / "tokens"), "--device", "cpu",
+        "--batch-size", "4", "--max-steps", "2",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    return []
+
+
+def run(folder: Path, out: Path, shard: bool) -> None:
+    found = {
+        "parts": prefix(folder, out, "parts"),
+        "command": command(folder, out, "command"),
+        "stopped": interrupted(folder, out, "stopped", 3),
+        "lora": prefix(folder, out, "lora", tune="lora", shard=shard),
+        "full": interrupted(folder, out, "full", 2, tune="full", shard=shard, gradient_checkpointing=True),
+        "meit": meit(folder, out, "meit"),
+        "meit-full": meit(folder, out, "meit-full", full=True, shard=shard),
+    }
+    if processes.first():
+        (out / "losses.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    with processes.joined("cpu"):
+        run(Path(sys.argv[1]), Path(sys.argv[2]), True)
