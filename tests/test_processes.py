@@ -17,7 +17,7 @@ from bioreport.bundle import save_bundle
 from bioreport.ecg.leads import LEADS
 from bioreport.evidence import Evidence
 from bioreport.manifest import Entry, write_manifest
-from bioreport.tokens import TokenStore, recording_key
+from bioreport.tokens import TokenStore, fill_store
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ("Calm.", "A seizure of the left temporal lobe, for forty seconds.")
@@ -28,17 +28,23 @@ def prepare(folder: Path) -> None:
     llm = save_small_llm(folder / "llm")
     bundle = small_bundle(llm)
     save_bundle(bundle, folder / "encoder")
-    entries, store, draw = [], TokenStore(folder / "tokens"), torch.Generator().manual_seed(0)
+    entries: list[Entry] = []
     (folder / "eeg").mkdir()
     for i in range(8):
         path = folder / "eeg" / f"r{i}.edf"
         path.write_text(str(i))
-        tokens = torch.randn(3 + 5 * (i % 3), SIZES["out_dim"], generator=draw)
-        evidence = Evidence(path.name, 30.0, ("O1", "O2"), tokens, [], MEASUREMENTS, "", [])
-        store.add([(path, recording_key(path, bundle.encoding_key()), evidence)])
         sections = {"BACKGROUND ACTIVITY": TEXTS[i % 2]}
         entries.append(Entry((path,), f"p{i}", "Spells.", sections, split="train" if i < 6 else "val"))
     write_manifest(folder / "eeg" / "manifest.jsonl", entries)
+
+    def read(path: Path) -> Evidence:
+        number = int(path.read_text())
+        draw = torch.Generator().manual_seed(number)
+        tokens = torch.randn(3 + 5 * (number % 3), SIZES["out_dim"], generator=draw)
+        return Evidence(path.name, 30.0, ("O1", "O2"), tokens, [], MEASUREMENTS, "", [])
+
+    paths = [entry.recordings[0] for entry in entries]
+    assert not fill_store(TokenStore(folder / "tokens"), paths, bundle.encoding_key(), read)
     (folder / "ecg").mkdir()
     entries = []
     for i in range(9):
