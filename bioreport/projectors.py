@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from bioreport.adapters import AttentionAdapter
 from bioreport_kernels import LinearAttentionContext, linear_attention
@@ -182,6 +183,9 @@ class Projector(nn.Module):
     queries : int
         Embeddings of a session, where there is a perceiver.
     heads, ff_multiple, perceiver_ff_multiple : int
+    combine : int
+        Tokens that share an embedding, where there is no perceiver: the mean of so many neighbours after
+        the linear attention, of fewer at a session's end.
     compat : {None, "celm"}
         ``"celm"`` cuts sessions off after 12,000 tokens where there is linear attention, as CELM's code does.
     """
@@ -197,14 +201,18 @@ class Projector(nn.Module):
         heads: int = 8,
         ff_multiple: int = 4,
         perceiver_ff_multiple: int = 2,
+        combine: int = 1,
         compat: str | None = None,
     ) -> None:
         super().__init__()
+        if combine < 1 or (combine > 1 and perceiver_depth):
+            raise ValueError(f"combine must be at least 1, and 1 with a perceiver, got {combine}")
         if compat not in (None, "celm"):
             raise ValueError(f"compat must be None or 'celm', got {compat!r}")
         if (depth or perceiver_depth) and encoder_dim % heads:
             raise ValueError(f"heads={heads} must divide encoder_dim={encoder_dim}")
         self.encoder_dim, self.llm_dim, self.compat = encoder_dim, llm_dim, compat
+        self.combine = combine
         self.proj = Linear(encoder_dim, llm_dim)
         nn.init.xavier_uniform_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
@@ -231,7 +239,8 @@ class Projector(nn.Module):
         Returns
         -------
         Tensor, shape (B, T, llm_dim), or (B, queries, llm_dim) where there is a perceiver
-            Zeros in place of masked tokens.
+            Zeros in place of masked tokens. With `combine`, (B, N, llm_dim): a session's embeddings, then
+            zeros up to the longest session's ``N = ceil(T / combine)``.
 
         Raises
         ------
@@ -259,9 +268,11 @@ class Projector(nn.Module):
             rows, lengths = tokens.flatten(0, 1), [length] * batch
         else:
             rows, lengths = tokens[mask], mask.sum(1).tolist()
-        out, _ = self.packed(rows, lengths)
+        out, lengths = self.packed(rows, lengths)
         if self.perceiver_blocks is not None or mask is None:
             return out.unflatten(0, (batch, -1))
+        if self.combine > 1:
+            return pad_sequence(out.split(lengths), batch_first=True)
         return out.new_zeros(batch, length, self.llm_dim).masked_scatter(mask.unsqueeze(2), out)
 
     def packed(self, tokens: Tensor, lengths: Sequence[int]) -> tuple[Tensor, list[int]]:
@@ -277,6 +288,7 @@ class Projector(nn.Module):
         Returns
         -------
         embeddings : Tensor [rows, llm_dim], or [sessions * queries, llm_dim] where there is a perceiver
+            With `combine` fewer rows, see `lengths`.
         lengths : list of int
             Embeddings of each session.
         """
@@ -290,11 +302,24 @@ class Projector(nn.Module):
             borders = torch.tensor([0, *accumulate(lengths)], device=tokens.device)
             tokens = self.transformer(tokens + places, borders)
         if self.perceiver_blocks is None:
-            return self.proj(tokens), lengths
+            return self.proj(_means(tokens, lengths, self.combine)), [-(-n // self.combine) for n in lengths]
         queries = self.query_tokens.expand(len(lengths), -1, -1)
         for block in self.perceiver_blocks:
             queries = block(queries, tokens, lengths)
         return self.proj(self.final_norm(queries)).flatten(0, 1), [queries.shape[1]] * len(lengths)
+
+
+def _means(tokens: Tensor, lengths: Sequence[int], size: int) -> Tensor:
+    """Means [groups, D] of each `size` neighbours within a session, of rows [sum of lengths, D]."""
+    if size == 1:
+        return tokens
+    parts = []
+    for session in tokens.split(list(lengths)):
+        whole = len(session) // size * size
+        parts.append(session[:whole].unflatten(0, (-1, size)).mean(1))
+        if whole < len(session):
+            parts.append(session[whole:].mean(0, keepdim=True))
+    return torch.cat(parts)
 
 
 # Sizes of CELM's checkpoints.

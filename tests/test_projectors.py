@@ -234,3 +234,33 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         projector(draw(2, 7, 16), torch.ones(2, 7))
     with pytest.raises(ValueError, match="without a token"):
         projector(draw(2, 7, 16), torch.zeros(2, 7, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("kind", ["linear", "sequence"])
+def test_neighbours_may_share_an_embedding(kind: str) -> None:
+    torch.manual_seed(0)
+    single = build_projector(kind, 16, 12, heads=2).eval()
+    shared = build_projector(kind, 16, 12, heads=2, combine=4).eval()
+    shared.load_state_dict(single.state_dict())
+    lengths = [9, 4, 1]
+    tokens = draw(sum(lengths), 16)
+    one, _ = single.packed(tokens, lengths)
+    got, fewer = shared.packed(tokens, lengths)
+    assert fewer == [3, 1, 1]
+    # the last layer is linear, so a mean before it is one after it
+    wanted = [part.mean(0) for session in one.split(lengths) for part in session.split(4)]
+    torch.testing.assert_close(got, torch.stack(wanted))
+    padded = torch.nn.utils.rnn.pad_sequence(tokens.split(lengths), batch_first=True)
+    mask = torch.arange(9) < torch.tensor(lengths)[:, None]
+    batch = shared(padded, mask)
+    assert batch.shape == (3, 3, 12)
+    torch.testing.assert_close(torch.cat([row[:n] for row, n in zip(batch, fewer, strict=True)]), got)
+    assert not batch[1, 1:].any()
+    torch.testing.assert_close(shared(tokens[:9])[0], got[:3])
+
+
+def test_a_perceiver_combines_by_its_queries() -> None:
+    with pytest.raises(ValueError, match="combine"):
+        build_projector("perceiver", 16, 12, heads=2, combine=2)
+    with pytest.raises(ValueError, match="combine"):
+        build_projector("linear", 16, 12, combine=0)
