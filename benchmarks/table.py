@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ecg_tables
-import throughput
+import scale_tables
 from results import newest, of_kind
 from targets import TARGETS, Target
 
@@ -362,7 +362,8 @@ def benchmarks_readme() -> list[str]:
     """What README has no room for."""
     lines: list[str] = []
     for kind, parts in (
-        ("throughput", (throughput.arithmetic,)),
+        ("throughput", (scale_tables.arithmetic,)),
+        ("token-variants", (scale_tables.token_variants,)),
         ("ecg-tokenizers", (ecg_tables.measured, ecg_tables.classified, ecg_tables.written)),
     ):
         found = newest(kind)

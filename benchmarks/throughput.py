@@ -81,45 +81,6 @@ def training() -> list[dict[str, Any]]:
     return rows
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the unit that reads best."""
-    if seconds < 120:
-        return f"{seconds:.{0 if seconds >= 10 else 1}f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def arithmetic(result: dict[str, Any]) -> list[str]:
-    """The tables of a result."""
-    files = result["files"]
-    lines = [
-        f"### {result['hours']:,} h of EEG, by arithmetic",
-        "",
-        "No GPU was timed. What the host does is measured; the rest is "
-        f"{result['share_of_data_sheet']:.0%} of an H100's data sheet at the operations counted "
-        f"({result['encoder_flops'] / 1e9:.2f} GFLOP an epoch). A server has {CORES} cores and "
-        f"{READ_BYTES / 1e9:.2f} GB/s of disk for each GPU. {files['recordings_bytes'] / 1e9:,.0f} GB of "
-        f"recordings become {files['tokens_bytes'] / 1e9:.1f} GB of tokens.",
-        "",
-        "| H100s | reading | filtering and measuring | CBraMod | saturates first |",
-        "|---|---|---|---|---|",
-    ]
-    for row in result["encoding"]:
-        times = [duration(row["seconds"][part]) for part in ("reading", "host", "encoder")]
-        lines.append(f"| {row['devices']} | {' | '.join(times)} | {row['saturates_first']} |")
-    lines += [
-        "",
-        f"CELM's training on these tokens ({EPOCHS} epochs, {TRAINED_SHARE:.0%} of the reports, one an hour, "
-        f"Qwen3-4B frozen, {PROMPT_TOKENS} tokens of prompt and {RESPONSE_TOKENS} of report, batch {BATCH}):",
-        "",
-        "| H100s | at the recipe's batch | with a report for each GPU | saturates first |",
-        "|---|---|---|---|",
-    ]
-    for row in result["training"]:
-        times = [duration(row[key]) for key in ("seconds", "seconds_with_a_report_for_each")]
-        lines.append(f"| {row['devices']} | {' | '.join(times)} | {row['saturates_first']} |")
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -136,7 +97,17 @@ def main() -> None:
         "hours": HOURS,
         "profile": path.name,
         "encoder_flops": flops,
-        "share_of_data_sheet": SHARE,
+        "assumed": {
+            "bf16_flops": BF16_FLOPS,
+            "share_of_data_sheet": SHARE,
+            "cores": CORES,
+            "read_bytes_a_second": READ_BYTES,
+            "epochs": EPOCHS,
+            "trained_share": TRAINED_SHARE,
+            "prompt_tokens": PROMPT_TOKENS,
+            "response_tokens": RESPONSE_TOKENS,
+            "batch": BATCH,
+        },
         "files": {
             "recordings_bytes": HOURS * 3600 * CHANNELS * SFREQ * BYTES_A_SAMPLE,
             "tokens_bytes": HOURS * 3600 // EPOCH_SECONDS * TOKEN_BYTES,

@@ -320,3 +320,21 @@ def test_a_command_that_is_killed_is_compared_with_one_that_is_not(
     row = json.loads(output.read_text())["rows"]["encode"]
     assert row["identical"] and row["differing"] == [] and row["kills"] == 1 and row["exit_code"] == 1
     assert row["files"] == 3
+
+
+@pytest.mark.slow
+def test_the_comparison_of_token_variants_runs(
+    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "token-variants-2000-01-01.json"
+    script = ROOT / "benchmarks" / "token_variants.py"
+    sizes = {"recordings": 4, "held-out": 2, "seconds": 60, "steps": 1, "batch": 2}
+    arguments = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
+    monkeypatch.setattr(sys, "argv", [str(script), "-o", str(output), *arguments])
+    runpy.run_path(str(script), run_name="__main__")
+    result = json.loads(output.read_text())
+    # sessions of six epochs
+    assert [row["embeddings"] for row in result["rows"]] == [6, 3, 2, 1, 4, 16, 64, 16]
+    assert all(row["held_out_loss"] > 0 and 0 <= row["text_f1"] <= 1 for row in result["rows"])
+    table = "\n".join(import_module("scale_tables").token_variants(result))
+    assert all(row["variant"] in table for row in result["rows"])

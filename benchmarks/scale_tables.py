@@ -1,0 +1,67 @@
+"""Tables on many recordings: what tokens cost and what they are worth."""
+
+from typing import Any
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that reads best."""
+    if seconds < 120:
+        return f"{seconds:.{0 if seconds >= 10 else 1}f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def arithmetic(result: dict[str, Any]) -> list[str]:
+    """The tables of a result."""
+    files, assumed = result["files"], result["assumed"]
+    lines = [
+        f"### {result['hours']:,} h of EEG, by arithmetic",
+        "",
+        "No GPU was timed. What the host does is measured; the rest is "
+        f"{assumed['share_of_data_sheet']:.0%} of an H100's data sheet at the operations counted "
+        f"({result['encoder_flops'] / 1e9:.2f} GFLOP an epoch). A server has {assumed['cores']} cores and "
+        f"{assumed['read_bytes_a_second'] / 1e9:.2f} GB/s of disk for each GPU. "
+        f"{files['recordings_bytes'] / 1e9:,.0f} GB of recordings become {files['tokens_bytes'] / 1e9:.1f} GB of tokens.",
+        "",
+        "| H100s | reading | filtering and measuring | CBraMod | saturates first |",
+        "|---|---|---|---|---|",
+    ]
+    for row in result["encoding"]:
+        times = [duration(row["seconds"][part]) for part in ("reading", "host", "encoder")]
+        lines.append(f"| {row['devices']} | {' | '.join(times)} | {row['saturates_first']} |")
+    lines += [
+        "",
+        f"CELM's training on these tokens ({assumed['epochs']} epochs, "
+        f"{assumed['trained_share']:.0%} of the reports, one an hour, Qwen3-4B frozen, "
+        f"{assumed['prompt_tokens']} tokens of prompt and {assumed['response_tokens']} of report, "
+        f"batch {assumed['batch']}):",
+        "",
+        "| H100s | at the recipe's batch | with a report for each GPU | saturates first |",
+        "|---|---|---|---|",
+    ]
+    for row in result["training"]:
+        times = [duration(row[key]) for key in ("seconds", "seconds_with_a_report_for_each")]
+        lines.append(f"| {row['devices']} | {' | '.join(times)} | {row['saturates_first']} |")
+    return lines
+
+
+def token_variants(result: dict[str, Any]) -> list[str]:
+    """A row for each variant."""
+    epochs = result["recording_seconds"] / 10
+    lines = [
+        "### Embeddings a report needs",
+        "",
+        "| projector | embeddings of a session | parameters | loss held out, nats a token | finding F1 |",
+        "|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        lines.append(
+            f"| {row['variant']} | {row['embeddings']:.0f} | {row['parameters'] / 1e3:,.0f} k | "
+            f"{row['held_out_loss']:.4f} | {row['text_f1']:.3f} |"
+        )
+    return [
+        *lines,
+        "",
+        f"Impressions alone, no facts in the prompt, sessions of {epochs:.0f} epochs: "
+        f"{result['steps']} steps of {result['batch_size']} on {result['trained_on']} simulated EEGs, judged "
+        f"on {result['judged_on']} others. The texts are not grounded.",
+    ]
