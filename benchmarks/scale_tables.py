@@ -20,7 +20,8 @@ def arithmetic(result: dict[str, Any]) -> list[str]:
         f"{assumed['share_of_data_sheet']:.0%} of an H100's data sheet at the operations counted "
         f"({result['encoder_flops'] / 1e9:.2f} GFLOP an epoch). A server has {assumed['cores']} cores and "
         f"{assumed['read_bytes_a_second'] / 1e9:.2f} GB/s of disk for each GPU. "
-        f"{files['recordings_bytes'] / 1e9:,.0f} GB of recordings become {files['tokens_bytes'] / 1e9:.1f} GB of tokens.",
+        f"{files['recordings_bytes'] / 1e9:,.0f} GB of recordings become "
+        f"{files['tokens_bytes'] / 1e9:.1f} GB of tokens.",
         "",
         "| H100s | reading | filtering and measuring | CBraMod | saturates first |",
         "|---|---|---|---|---|",
