@@ -150,10 +150,14 @@ def test_no_logits_are_made_beside_the_targets() -> None:
 def test_activation_checkpointing_computes_the_same_again() -> None:
     fusion = fused("gemma3")
     expected = gradients(fusion, fusion.loss(fusion.pack(*batch())))
-    fusion.llm.gradient_checkpointing_enable({"use_reentrant": False})
-    # which transformers leaves out of a model in eval mode
-    fusion.llm.train()
-    found = gradients(fusion, fusion.loss(fusion.pack(*batch())))
+    ran: list[int] = []
+    fusion.llm.model.layers[0].mlp.register_forward_pre_hook(lambda module, inputs: ran.append(1))
+    fusion.checkpoint_activations()
+    found = gradients(fusion.train(), fusion.loss(fusion.pack(*batch())))
+    # of the frozen model the layers alone are in training mode, which transformers asks for
+    assert len(ran) == 2 and not fusion.llm.model.layers[0].mlp.training
+    fusion.loss(fusion.eval().pack(*batch())).backward()
+    assert len(ran) == 3
     for key, gradient in expected.items():
         torch.testing.assert_close(found[key], gradient, rtol=1e-5, atol=1e-7)
 

@@ -6,11 +6,53 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+import wfdb_files
+from small_models import MEASUREMENTS, SIZES, save_small_llm, small_bundle
+
 from bioreport import processes
-from bioreport.bundle import load_bundle
+from bioreport.bundle import load_bundle, save_bundle
 from bioreport.cli import main
+from bioreport.ecg.leads import LEADS
+from bioreport.evidence import Evidence
+from bioreport.manifest import Entry, write_manifest
 from bioreport.meit import train_meit
+from bioreport.tokens import TokenStore, fill_store
 from bioreport.train import train
+
+TEXTS = ("Calm.", "A seizure of the left temporal lobe, for forty seconds.")
+
+
+def prepare(folder: Path) -> None:
+    """A corpus of tokens, one of ECGs, a language model, and the bundle of an encoder."""
+    llm = save_small_llm(folder / "llm")
+    bundle = small_bundle(llm)
+    save_bundle(bundle, folder / "encoder")
+    entries: list[Entry] = []
+    (folder / "eeg").mkdir()
+    for i in range(8):
+        path = folder / "eeg" / f"r{i}.edf"
+        path.write_text(str(i))
+        sections = {"BACKGROUND ACTIVITY": TEXTS[i % 2]}
+        entries.append(Entry((path,), f"p{i}", "Spells.", sections, split="train" if i < 6 else "val"))
+    write_manifest(folder / "eeg" / "manifest.jsonl", entries)
+
+    def read(path: Path) -> Evidence:
+        number = int(path.read_text())
+        draw = torch.Generator().manual_seed(number)
+        tokens = torch.randn(3 + 5 * (number % 3), SIZES["out_dim"], generator=draw)
+        return Evidence(path.name, 30.0, ("O1", "O2"), tokens, [], MEASUREMENTS, "", [])
+
+    paths = [entry.recordings[0] for entry in entries]
+    assert not fill_store(TokenStore(folder / "tokens"), paths, bundle.encoding_key(), read)
+    (folder / "ecg").mkdir()
+    entries = []
+    for i in range(9):
+        path = wfdb_files.write_record(folder / "ecg", f"r{i}", wfdb_files.twelve(seed=i), LEADS, sfreq=500)
+        split = "train" if i < 7 else "val"
+        entries.append(Entry((path,), f"p{i}", None, {"RHYTHM": "Sinus rhythm."}, split=split))
+    write_manifest(folder / "ecg" / "manifest.jsonl", entries)
+
 
 SMALL: dict[str, Any] = {"blocks": (1, 1, 1, 1), "width": 4, "hidden": 16}
 
