@@ -9,6 +9,7 @@ from bioreport.ecg.conditioning import condition
 from bioreport.ecg.criteria import ecg_findings
 from bioreport.ecg.leads import LEADS
 from bioreport.ecg.measure import measure_ecg
+from bioreport.ecg.rhythm import label_beats
 from bioreport.ecg.simulation import simulate_ecg
 
 
@@ -44,6 +45,29 @@ def test_p_waves_too_early_for_every_beat_are_dissociated() -> None:
 def test_p_waves_that_pass_through_faster_beats_precede_none_of_them() -> None:
     assert followed(atria(0.1, 0.36), np.arange(0.2, 10, 0.385)) == (False, 0, False)
     assert followed(atria(0.1, 0.36), np.arange(0.22, 10, 0.36)) == (True, 0, False)
+
+
+def test_p_and_t_waves_that_outnumber_the_beats_do_not_weigh_the_leads() -> None:
+    simulated = simulate_ecg(2_026_006_280)
+    found = find_beats(condition(simulated.data, simulated.sfreq, LEADS))
+    assert len(found) == len(simulated.beats) == 7
+
+
+def labels(gaps: list[float], wide: list[int], wide_ms: float = 140.0) -> str:
+    kinds = np.zeros(len(gaps) + 1, int)
+    kinds[wide] = 1
+    seconds = np.cumsum([0.5, *gaps])
+    return "".join(label_beats(seconds, kinds, np.array([88.0, wide_ms]), np.ones(len(seconds))))
+
+
+def test_a_run_as_long_as_the_rest_is_ventricular_from_its_first_beat() -> None:
+    gaps = [0.88, 0.87, 0.88, 0.52, *[0.4] * 7, 0.87, 0.88, 0.89]
+    assert labels(gaps, list(range(4, 12))) == "NNNNVVVVVVVVNNN"
+    assert labels(gaps, list(range(4, 12)), wide_ms=96.0) == "NNNN????????NNN"
+
+
+def test_wide_beats_at_the_usual_rate_are_no_run() -> None:
+    assert labels([0.88] * 14, list(range(4, 12))) == "NNNN????????NNN"
 
 
 @pytest.mark.parametrize("seed", [2_027_006_430, 2_032_006_246])

@@ -84,6 +84,10 @@ def find_beats(stretch: Stretch, voters: Sequence[str] | None = None) -> Beats:
     # what most leads see shows each lead's shape; its likeness from beat to beat is the lead's weight
     candidates, seen = _clusters(found)
     at = candidates[seen.mean(axis=1) >= 0.5] if len(candidates) else candidates
+    steepest = _steepest(data, candidates)
+    if np.median(_quality(data, at)) < NOISY and np.median(_quality(data, steepest)) >= SAME_SHAPE:
+        # more P and T waves than beats, as in block, are no two alike
+        at = steepest
     share = np.zeros(len(at))
     # once more by what is kept: where P waves that no QRS follows are among the beats, the leads that
     # show P best would weigh most
@@ -204,6 +208,14 @@ def _steepness(data: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Slope [n] in mV per sample of all leads together."""
     slopes = signal.savgol_filter(data, SLOPE_WINDOW, 2, deriv=1, axis=1)
     return np.asarray(np.sqrt(weight @ slopes**2 / weight.sum()))
+
+
+def _steepest(data: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """As many of the samples as a heart beats at the slowest, steepest in the median lead."""
+    count = max(FEWEST, round(SLOWEST * data.shape[1] / RATE))
+    slopes = np.abs(signal.savgol_filter(data, SLOPE_WINDOW, 2, deriv=1, axis=1))
+    slopes /= np.maximum(slopes.std(axis=1, keepdims=True), 1e-9)
+    return np.sort(at[np.argsort(-_around(np.median(slopes, axis=0), at), kind="stable")[:count]])
 
 
 def _around(course: np.ndarray, at: np.ndarray, reach: float = 0.08) -> np.ndarray:

@@ -78,11 +78,16 @@ def label_beats(
     rr = np.diff(seconds, prepend=np.nan)
     after = np.append(np.diff(seconds), np.nan)
     usual_ms = qrs_ms[0]
+    # a long run sets the interval to be expected within it: its begin is held against the usual beats' own
+    between_usual = rr[1:][(kinds[1:] == 0) & (kinds[:-1] == 0)]
+    own = float(np.median(between_usual)) if len(between_usual) >= 2 else 0.0
     for i in range(n):
         other = kinds[i] != 0
         # beside a usual beat that is wide itself the other shape must do
         wide = other and qrs_ms[kinds[i]] >= max(WIDE_MS - 10, min(usual_ms + WIDER_MS, WIDE_MS))
         early = rr[i] < EARLY_VENTRICULAR * expected[i]
+        if other and i + RUN <= n and (kinds[i : i + RUN] == kinds[i]).all():
+            early |= bool((rr[i : i + RUN] < EARLY_VENTRICULAR * own).all())
         # an interpolated beat shortens both its intervals; in a run the next beat is early as well
         between = after[i] < EARLY_VENTRICULAR * expected[i]
         in_run = i > 0 and labels[i - 1] == "V"
