@@ -180,6 +180,13 @@ def test_what_precedes_the_beats_of_another_rhythm_has_no_interval() -> None:
     assert grounded[C].startswith("QRS 92 ms, QT 380 ms")
 
 
+def test_levels_in_flutter_are_those_without_its_waves() -> None:
+    measured = {**MEASURED, "flutter_levels": {"II": {"j": 0.05, "st": 0.04}}}
+    said = "Atrial flutter, ST elevation of 2.1 mm in II."
+    assert support(said, findings("sinus_rhythm", "st_elevation"), [measured])[0]
+    assert support(said, findings("atrial_flutter", "st_elevation"), [measured])[0] is None
+
+
 def test_what_was_not_measured_has_no_number() -> None:
     assert support("Sinus rhythm at 72/min.", [], [STANDSTILL])[0] is None
     other = {**MEASURED, "rate": quantity(90.0, "/min")}

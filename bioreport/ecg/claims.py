@@ -257,7 +257,8 @@ def _values(
         elif kind == "ratio":
             values.append(_ratio(measured, stated))
         elif kind == "level":
-            values += _levels(measured, sentence)
+            fluttering = any(f["name"] == "atrial_flutter" and f["present"] for f in findings)
+            values += _levels(measured, sentence, fluttering)
     if kind == "level":
         values += [
             f["value"] for f in findings if f["name"] in stated and f.get("unit") == "mV" and _is_measured(f)
@@ -293,9 +294,12 @@ def _ratio(measured: Mapping[str, Any], stated: set[str]) -> float | None:
     return None if not rate or not fast else float(round(fast / rate))
 
 
-def _levels(measured: Mapping[str, Any], sentence: str) -> list[float | None]:
-    """Waves and ST levels of the leads that the sentence names, mV."""
+def _levels(measured: Mapping[str, Any], sentence: str, fluttering: bool) -> list[float | None]:
+    """Waves and ST levels of the leads that the sentence names, mV; in flutter those without its waves."""
     leads = measured.get("leads") or {}
+    if fluttering:
+        levels = measured.get("flutter_levels") or {}
+        leads = {lead: {**waves, **levels.get(lead, {})} for lead, waves in leads.items()}
     named = [lead for lead in leads if re.search(rf"\b{re.escape(lead)}\b", sentence, re.IGNORECASE)]
     keys = [key for key, words in _WAVES.items() if words.search(sentence)] or ["j", "st"]
     return [leads[lead].get(key) for lead in named for key in keys]

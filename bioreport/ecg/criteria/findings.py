@@ -53,7 +53,7 @@ def permits(name: str, measurements: Measurements) -> bool | None:
 
     Looser than `ecg_findings` for an infarct alone: ST elevation in neighbouring leads that nothing else
     explains allows the statement, while the measurements make it themselves only with reciprocal depression,
-    Q waves, or Smith's formula.
+    Q waves, Smith's formulas, or a height or place that nothing else has.
     """
     judged = judge(measurements)
     if name == "st_elevation_infarction" and name in judged:
