@@ -47,9 +47,9 @@ print(json.dumps({"exit": code, "imports_mib": imports, "peak_mib": peak, "secon
 """
 
 
-def long_recording(path: Path, seconds: int) -> None:
+def long_recording(path: Path, seconds: int, seed: int = 3) -> None:
     """An EDF of `seconds` s (a multiple of 100): the same records over and over."""
-    simulation = simulate_eeg(3, duration_seconds=BASE_SECONDS, sfreq=256.0)
+    simulation = simulate_eeg(seed, duration_seconds=BASE_SECONDS, sfreq=256.0)
     write_edf(simulation, path)
     content = path.read_bytes()
     header = int(content[184:192])

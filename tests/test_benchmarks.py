@@ -338,3 +338,15 @@ def test_the_comparison_of_token_variants_runs(
     assert all(row["held_out_loss"] > 0 and 0 <= row["text_f1"] <= 1 for row in result["rows"])
     table = "\n".join(import_module("scale_tables").token_variants(result))
     assert all(row["variant"] in table for row in result["rows"])
+
+
+def test_encode_beside_celms_chain_runs(timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "corpus.json"
+    script = ROOT / "benchmarks" / "corpus_encode.py"
+    arguments = ["-o", str(output), "--count", "2", "--seconds", "100", "--malloc", "default"]
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+    runpy.run_path(str(script), run_name="__main__")
+    (row,) = json.loads(output.read_text())["rows"]
+    own, theirs = row["chains"].values()
+    assert own["files"] == 4 and theirs["files"] == 20  # index, shard, its evidence, lock; a pickle for 10 s
+    assert row["bytes_ratio"] > 50 and row["speedup"] > 0 and len(row["speedup_of_each"]) == 2

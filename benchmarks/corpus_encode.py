@@ -1,0 +1,256 @@
+"""A corpus to tokens on disk: `encode` beside CELM's chain, in turns, in both malloc settings.
+
+    python benchmarks/corpus_encode.py -o benchmarks/results/corpus-encode-DATE.json
+
+CELM's chain as published (Jathurshan0330/CELM): MNE on the whole recording (band-pass 0.1–75 Hz of all
+channels at their own rate, notch at 60 Hz, pick, resample to 200 Hz), a pickle of float64 for every 10 s; then
+its loader reads them back, and CBraMod runs over 500 epochs at a time and is pooled. The network is
+`peers.EagerCBraMod`: the published layers, `nn.MultiheadAttention` among them, in eval mode. Kinder than the
+original: channels are found under any spelling, and epochs are read in order.
+
+Ours is what a worker of `bioreport encode` does, hashing, writing its part and the shard included; the bundle
+has the published sizes and the same random weights. Each chain is one process; they take turns recording by
+recording, and what counts is the time from path to result, models and imports loaded before.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from environment import environment
+from memory import long_recording
+from operators import MALLOC
+from peers import EagerCBraMod
+from results import write
+
+from bioreport.bundle import Bundle, load_bundle, save_bundle
+from bioreport.encode import Encoding
+from bioreport.encoders.cbramod import CBraMod
+from bioreport.montage import CELM_CHANNELS, normalise
+from bioreport.token_writer import StoreWriter
+from bioreport.tokens import TokenStore
+
+CHUNK = 500  # epochs through the published encoder at a time
+# from a place in the run and a recording to seconds of each part and the tokens
+Chain = Callable[[int, Path], tuple[dict[str, float], np.ndarray]]
+
+
+def ours(model: Path, out: Path, count: int) -> Chain:
+    encoding = Encoding(
+        str(model), "cpu", "float32", load_bundle(model, device="cpu").encoding_key(), out,
+        known=frozenset(), left_over=frozenset(), threads=torch.get_num_threads(),
+    )  # fmt: skip
+    bundle = encoding.load(0)
+    writer = StoreWriter(TokenStore(out), count)
+    writer.__enter__()
+
+    def encode(position: int, path: Path) -> tuple[dict[str, float], np.ndarray]:
+        start = time.perf_counter()
+        outcome, content = encoding.encode(bundle, (position, str(path)))
+        encoded = time.perf_counter()
+        if content is None or outcome.part is None or outcome.key is None:
+            raise SystemExit(f"{path}: {outcome}")
+        writer.write_part(outcome.part, content)
+        writer.put(outcome)
+        seconds = {"read, filter, encode": encoded - start, "write": time.perf_counter() - encoded}
+        if position + 1 < count:
+            return seconds, np.zeros(0)
+        writer.__exit__(None, None, None)
+        return seconds, TokenStore(out).get(outcome.key).tokens.numpy()
+
+    return encode
+
+
+def celm(model: Path, out: Path, count: int) -> Chain:
+    import mne
+
+    network = EagerCBraMod().eval()
+    encoder = load_bundle(model, device="cpu").encoder
+    network.load_state_dict(encoder.state_dict())
+
+    @torch.no_grad()
+    def encode(position: int, path: Path) -> tuple[dict[str, float], np.ndarray]:
+        start = time.perf_counter()
+        with mne.use_log_level("ERROR"):
+            raw = mne.io.read_raw_edf(path, preload=True)
+            raw.rename_channels(lambda label: normalise(label) or label)
+            raw.filter(0.1, 75.0)
+            raw.notch_filter(60.0)
+            available = [name for name in CELM_CHANNELS if name in raw.ch_names]
+            raw.pick(available)
+            raw.resample(200)
+            signal, _ = raw[:, :]
+        data = np.zeros((len(CELM_CHANNELS), signal.shape[1]))
+        for name, row in zip(raw.ch_names, signal, strict=True):
+            data[CELM_CHANNELS.index(name)] = row
+        filtered = time.perf_counter()
+        folder = out / path.stem
+        folder.mkdir(parents=True)
+        for number in range(data.shape[1] // 2000):
+            epoch = data[:, number * 2000 : (number + 1) * 2000]
+            with open(folder / f"{number:06d}.pkl", "wb") as file:
+                pickle.dump(
+                    {
+                        "data": epoch,
+                        "available_channels": available,
+                        "mean_eeg_data": epoch.mean(1),
+                        "std_eeg_data": epoch.std(1),
+                    },
+                    file,
+                )
+        written = time.perf_counter()
+        epochs = []
+        for name in sorted(folder.iterdir()):
+            with open(name, "rb") as file:
+                epochs.append(torch.from_numpy(pickle.load(file)["data"]).float() / 100)
+        x = torch.stack(epochs)
+        read = time.perf_counter()
+        tokens = [
+            network(x[first : first + CHUNK].unflatten(-1, (-1, 200))).mean((1, 2))
+            for first in range(0, len(x), CHUNK)
+        ]
+        result = torch.cat(tokens).numpy()
+        seconds = {
+            "read, filter": filtered - start,
+            "write": written - filtered,
+            "read again": read - written,
+            "encode": time.perf_counter() - read,
+        }
+        return seconds, result
+
+    return encode
+
+
+CHAINS = {"bioreport": ours, "CELM's chain": celm}
+
+
+def child(name: str, model: Path, out: Path, count: int, first: Path) -> None:
+    """Encode what standard input names, and tell of it in JSON lines."""
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        # what a first call loads
+        CHAINS[name](model, Path(folder), 1)(0, first)
+    chain = CHAINS[name](model, out, count)
+    channel.write("{}\n")
+    for position, line in enumerate(sys.stdin):
+        seconds, tokens = chain(position, Path(line.strip()))
+        channel.write(json.dumps({"seconds": seconds, "tokens": list(tokens.shape)}) + "\n")
+
+
+def measure(setting: str, recordings: list[Path], warm_up: Path, model: Path, work: Path) -> dict[str, Any]:
+    """Both chains, in turns."""
+    children = {}
+    for name in CHAINS:
+        arguments = [name, str(model), str(work / name), str(len(recordings)), str(warm_up)]
+        children[name] = subprocess.Popen(
+            [sys.executable, __file__, "--child", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **MALLOC[setting]},
+        )  # fmt: skip
+
+    def answer(name: str) -> dict[str, Any]:
+        stream = children[name].stdout
+        line = stream.readline() if stream is not None else ""
+        if not line:
+            raise SystemExit(f"{name} stopped")
+        return json.loads(line)
+
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in CHAINS}
+    for name in CHAINS:
+        answer(name)
+    for recording in recordings:
+        for name, process in children.items():
+            assert process.stdin is not None
+            process.stdin.write(f"{recording}\n")
+            process.stdin.flush()
+            taken[name].append(answer(name)["seconds"])
+            print(setting, name, {k: round(v, 3) for k, v in taken[name][-1].items()}, flush=True)
+    rows = {}
+    for name, process in children.items():
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
+        totals = [sum(seconds.values()) for seconds in taken[name]]
+        written = [path for path in (work / name).rglob("*") if path.is_file()]
+        rows[name] = {
+            "seconds": sum(totals),
+            "recordings_per_hour": 3600 * len(totals) / sum(totals),
+            "median_seconds": {
+                part: statistics.median(seconds[part] for seconds in taken[name]) for part in taken[name][0]
+            },
+            "bytes": sum(path.stat().st_size for path in written),
+            "files": len(written),
+            "each_seconds": totals,
+        }
+    own, theirs = rows.values()
+    return {
+        "malloc": setting,
+        "chains": rows,
+        "speedup": theirs["seconds"] / own["seconds"],
+        "speedup_of_each": [b / a for a, b in zip(own["each_seconds"], theirs["each_seconds"], strict=True)],
+        "bytes_ratio": theirs["bytes"] / own["bytes"],
+    }
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        name, model, out, count, first = sys.argv[2:]
+        child(name, Path(model), Path(out), int(count), Path(first))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--seconds", type=int, default=1000, help="of each, a multiple of 100")
+    parser.add_argument(
+        "--malloc", action="append", choices=tuple(MALLOC), help="default: one after the other"
+    )
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    bundle = Bundle(name="random", encoder_config={"class": "CBraMod"}, encoder=CBraMod().eval())
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        save_bundle(bundle, work / "model")
+        recordings = [work / f"{i:03d}.edf" for i in range(options.count)]
+        for i, recording in enumerate(recordings):
+            long_recording(recording, options.seconds, seed=i)
+        warm_up = work / "warm-up.edf"
+        long_recording(warm_up, 100, seed=options.count)
+        for setting in options.malloc or MALLOC:
+            rows.append(measure(setting, recordings, warm_up, work / "model", work / setting))
+    write(
+        options.output,
+        {
+            **environment(),
+            "date": date.today().isoformat(),
+            "command": "python benchmarks/corpus_encode.py",
+            "recordings": options.count,
+            "recording_seconds": options.seconds,
+            "channels": 22,
+            "sfreq": 256,
+            "rows": rows,
+        },
+    )
+    for row in rows:
+        print(
+            f"{row['malloc']}: {row['speedup']:.2f} × recordings/h, 1/{row['bytes_ratio']:.0f} of the bytes"
+        )
+
+
+if __name__ == "__main__":
+    main()
