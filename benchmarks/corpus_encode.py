@@ -3,8 +3,8 @@
     python benchmarks/corpus_encode.py -o benchmarks/results/corpus-encode-DATE.json
 
 CELM's chain as published (Jathurshan0330/CELM): MNE on the whole recording (band-pass 0.1–75 Hz of all
-channels at their own rate, notch at 60 Hz, pick, resample to 200 Hz), a pickle of float64 for every 10 s; then
-its loader reads them back, and CBraMod runs over 500 epochs at a time and is pooled. The network is
+channels at their own rate, notch at 60 Hz, pick, resample to 200 Hz), a pickle of float64 for every 10 s;
+then its loader reads them back, and CBraMod runs over 500 epochs at a time and is pooled. The network is
 `peers.EagerCBraMod`: the published layers, `nn.MultiheadAttention` among them, in eval mode. Kinder than the
 original: channels are found under any spelling, and epochs are read in order.
 

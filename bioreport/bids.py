@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_FOLDERS_ABOVE = 4
+FOLDERS_ABOVE = 4
+_SIDECARS = ("channels.tsv", "eeg.json")
 _KINDS = {
     "EEG": "eeg", "EOG": "eog", "VEOG": "eog", "HEOG": "eog", "ECG": "ecg", "EKG": "ecg", "EMG": "emg",
     "TRIG": "stim", "STIM": "stim", "SYSCLOCK": "stim", "RESP": "resp", "MISC": "misc", "OTHER": "misc",
@@ -63,6 +64,16 @@ def read_sidecar(path: Path) -> Sidecar:
     return sidecar
 
 
+def is_sidecar(name: str, recording: str) -> bool:
+    """Whether a file applies to a recording in its folder or below, by their names."""
+    stem = recording.removesuffix(Path(recording).suffix)
+    entities = set(stem.removesuffix("_eeg").split("_"))
+    return any(
+        name.endswith(f"_{suffix}") and set(name.removesuffix(f"_{suffix}").split("_")) <= entities
+        for suffix in _SIDECARS
+    )
+
+
 def _existing(path: Path) -> Path | None:
     return path if path.is_file() else None
 
@@ -78,11 +89,8 @@ def _candidates(path: Path, suffix: str) -> Iterator[Path]:
             yield beside
         return
     folder = path.parent.absolute()
-    for _ in range(_FOLDERS_ABOVE):
-        found = [
-            p for p in folder.glob(f"*_{suffix}")
-            if set(p.name.removesuffix(f"_{suffix}").split("_")) <= set(entities)
-        ]  # fmt: skip
+    for _ in range(FOLDERS_ABOVE):
+        found = [p for p in folder.glob(f"*_{suffix}") if is_sidecar(p.name, path.name)]
         yield from sorted(found, key=lambda p: (-len(p.name), p.name))
         if (folder / "dataset_description.json").is_file() or folder.parent == folder:
             return

@@ -17,8 +17,9 @@ from bioreport.logs import quiet_loggers
 from bioreport.manifest import read_manifest
 from bioreport.progress import Progress
 from bioreport.recording import open_recording
+from bioreport.remote import shown, url_of
 from bioreport.token_writer import PARTS, Outcome, StoreWriter
-from bioreport.tokens import TokenStore, encode_one
+from bioreport.tokens import TokenStore, encode_one, listed_name
 from bioreport.workers import Died, run_in_processes
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Encoding:
         Parts that a killed run has left.
     threads : int
         Of each worker.
+    copies : Path or None
+        Where a recording from an object store lies meanwhile; None: where temporary files do.
     """
 
     model: str
@@ -84,6 +87,7 @@ class Encoding:
     known: frozenset[bytes]
     left_over: frozenset[str]
     threads: int
+    copies: Path | None = None
 
     def load(self, number: int) -> "Bundle":
         """The model, for worker `number`; workers share the GPUs in turn."""
@@ -113,7 +117,7 @@ class Encoding:
 
         return encode_one(
             position, path, self.directory, self.key, read,
-            known=lambda key: bytes.fromhex(key) in self.known, left_over=self.left_over,
+            known=lambda key: bytes.fromhex(key) in self.known, left_over=self.left_over, copies=self.copies,
         )  # fmt: skip
 
 
@@ -178,6 +182,11 @@ def encode_corpus(
         Where the manifest, the model or the store cannot be used.
     """
     directory = Path(directory)
+    if url_of(directory) is not None:
+        raise InputError(
+            shown(directory), "is in an object store, where nothing can be locked or appended to",
+            "give a folder of this machine with -o, and copy it there afterwards",
+        )  # fmt: skip
     paths = list(dict.fromkeys(path for entry in read_manifest(manifest) for path in entry.recordings))
     resolve_device(device)
     # on the CPU: this process encodes nothing
@@ -185,7 +194,7 @@ def encode_corpus(
     store, summary = TokenStore(directory), Summary()
     with (
         StoreWriter(store, len(paths)) as writer,
-        Progress("encode", len(paths), progress) as shown,
+        Progress("encode", len(paths), progress) as bar,
     ):
         writer.open()
         encoding = Encoding(
@@ -193,6 +202,8 @@ def encode_corpus(
             known=frozenset(bytes.fromhex(key) for key in store.keys),
             left_over=writer.left_over(),
             threads=max(1, min(torch.get_num_threads(), _cores() // workers)),
+            # where the next run finds what a killed one leaves
+            copies=writer.parts,
         )  # fmt: skip
         for outcome in _encoded_here(encoding, paths, workers):
             if outcome.error is not None:
@@ -204,8 +215,8 @@ def encode_corpus(
             else:
                 summary.already += 1
             writer.put(outcome)
-            shown.step(outcome.seconds, outcome.fresh or outcome.error is not None)
-        summary.seconds = shown.seconds
+            bar.step(outcome.seconds, outcome.fresh or outcome.error is not None)
+        summary.seconds = bar.seconds
     return summary
 
 
@@ -222,11 +233,11 @@ def _encoded_here(encoding: Encoding, paths: list[Path], workers: int) -> Iterat
 def lost(encoding: Encoding, position: int, name: str, why: str) -> Outcome:
     """What is told of a recording whose process died over it."""
     error = InputError(
-        name,
+        shown(Path(name)),
         f"ended the process that was encoding it ({why})",
         "give it more memory by fewer --workers, or leave the recording out",
     )
-    return Outcome(position, os.path.relpath(name, encoding.directory), error=error)
+    return Outcome(position, listed_name(Path(name), encoding.directory), error=error)
 
 
 def _cores() -> int:

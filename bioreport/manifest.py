@@ -10,6 +10,7 @@ from typing import Any
 from bioreport.errors import InputError
 from bioreport.files import written_atomically
 from bioreport.findings import BY_NAME
+from bioreport.remote import read_bytes, url_of
 
 _FIELDS = frozenset(
     {
@@ -74,7 +75,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
     Parameters
     ----------
     path : path-like
-        JSON lines; recordings are relative to its folder. Lines that are blank are passed over.
+        JSON lines; recordings are relative to its folder, which may be in an object store, as they may
+        (``s3://bucket/manifest.jsonl``). Lines that are blank are passed over.
 
     Raises
     ------
@@ -84,7 +86,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
     path = Path(path)
     cure = "give a manifest.jsonl as `bioreport simulate eeg` writes it"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = (read_bytes(path) if url_of(path) else path.read_bytes()).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no UTF-8 text"
         raise InputError(path, f"cannot be read as a manifest ({reason.lower()})", cure) from error
@@ -142,7 +144,7 @@ def _entry(line: Any, folder: Path) -> Entry:
     if not isinstance(labels, dict):
         raise ValueError("'labels' must be an object")
     return Entry(
-        recordings=tuple(folder / name for name in names),
+        recordings=tuple(Path(name) if url_of(name) else folder / name for name in names),
         patient=line.get("patient"),
         history=line.get("history"),
         sections=sections,
@@ -177,11 +179,17 @@ def _findings(given: Any) -> tuple[dict[str, Any], ...] | None:
 def _line(entry: Entry, folder: Path) -> dict[str, Any]:
     # abspath, not resolve: a link in a corpus keeps its own name
     folder = Path(os.path.abspath(folder))
-    paths = [Path(os.path.abspath(recording)) for recording in entry.recordings]
-    names = [(path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix() for path in paths]
+    names = [_name(recording, folder) for recording in entry.recordings]
     line: dict[str, Any] = {"recording": names[0] if len(names) == 1 else names}
     for key in ("patient", "history", "sections", "findings", "events", "split", "language", "labels"):
         value = getattr(entry, key)
         if value not in (None, {}) and not (key == "events" and not value):
             line[key] = list(value) if isinstance(value, tuple) else value
     return line
+
+
+def _name(recording: Path, folder: Path) -> str:
+    if (url := url_of(recording)) is not None:
+        return url
+    path = Path(os.path.abspath(recording))
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()

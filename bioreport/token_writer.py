@@ -23,6 +23,7 @@ from safetensors.torch import save
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence
 from bioreport.files import write_atomically
+from bioreport.remote import COPIES
 
 if TYPE_CHECKING:
     from bioreport.tokens import TokenStore
@@ -136,6 +137,8 @@ class StoreWriter:
                 stale.unlink(missing_ok=True)
         for stale in self.store.directory.glob(".tokens-*.json.*"):
             stale.unlink(missing_ok=True)
+        for copy in self.parts.glob(f"{COPIES}*"):
+            shutil.rmtree(copy, ignore_errors=True)
         if self.parts.is_dir():
             # the kill came after a shard and before its lines
             for shard in self.store.directory.glob("tokens-*"):

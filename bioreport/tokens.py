@@ -22,6 +22,7 @@ from bioreport.errors import InputError
 from bioreport.evidence import Evidence, read_evidence
 from bioreport.manifest import Entry
 from bioreport.recording import open_recording
+from bioreport.remote import local_copy, url_of
 from bioreport.token_writer import Outcome, StoreWriter, part_content, part_name
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ def recording_key(path: Path, encoding_key: str) -> str:
     Parameters
     ----------
     path : Path
-        The file; companions of the same stem (BrainVision's ``.eeg``, EEGLAB's ``.fdt``) and BIDS sidecars
-        count as part of it. Of a WFDB record its header, one of its signal files or its name: header,
-        segments and signal files count, and the key is the same.
+        The file, on this machine or in an object store; companions of the same stem (BrainVision's
+        ``.eeg``, EEGLAB's ``.fdt``) and BIDS sidecars count as part of it. Of a WFDB record its header, one
+        of its signal files or its name: header, segments and signal files count, and the key is the same.
     encoding_key : str
         `Bundle.encoding_key`.
 
@@ -51,17 +52,18 @@ def recording_key(path: Path, encoding_key: str) -> str:
         Where the file cannot be read.
     """
     digest = hashlib.sha256(f"{STORE_VERSION} {encoding_key}".encode())
-    try:
-        for file in _files(path):
-            with open(file, "rb") as handle:
-                digest.update(file.suffix.encode())
-                for block in iter(partial(handle.read, 1 << 20), b""):
-                    digest.update(block)
-    except OSError as error:
-        reason = (error.strerror or "no reason given").lower()
-        raise InputError(
-            path, f"cannot be read ({reason})", "give a recording that exists and is readable"
-        ) from error
+    with local_copy(path) as here:
+        try:
+            for file in _files(here):
+                with open(file, "rb") as handle:
+                    digest.update(file.suffix.encode())
+                    for block in iter(partial(handle.read, 1 << 20), b""):
+                        digest.update(block)
+        except OSError as error:
+            reason = (error.strerror or "no reason given").lower()
+            raise InputError(
+                here, f"cannot be read ({reason})", "give a recording that exists and is readable"
+            ) from error
     return digest.hexdigest()
 
 
@@ -302,6 +304,7 @@ def encode_one(
     *,
     known: Callable[[str], bool],
     left_over: Container[str],
+    copies: Path | None = None,
 ) -> tuple[Outcome, bytes | None]:
     """Encode one recording unless it is there; it is not written yet.
 
@@ -318,22 +321,30 @@ def encode_one(
         Whether the store holds a key.
     left_over : container of str
         Parts that a killed run has left.
+    copies : Path, optional
+        Where a recording from an object store lies meanwhile; by default where temporary files do.
 
     Returns
     -------
     tuple of (Outcome, bytes or None)
         The content of its part, where it was encoded now.
     """
-    name, key = os.path.relpath(path, directory), None
+    name, key = listed_name(path, directory), None
     try:
-        key = recording_key(path, encoding_key)
-        if known(key):
-            return Outcome(position, name, key), None
-        part = part_name(name, key)
-        if part in left_over:
-            return Outcome(position, name, key, part), None
-        evidence = read(path)
+        with local_copy(path, copies) as here:
+            key = recording_key(here, encoding_key)
+            if known(key):
+                return Outcome(position, name, key), None
+            part = part_name(name, key)
+            if part in left_over:
+                return Outcome(position, name, key, part), None
+            evidence = read(here)
     except InputError as error:
         return Outcome(position, name, key, error=error), None
     seconds = evidence.duration_seconds
     return Outcome(position, name, key, part, fresh=True, seconds=seconds), part_content(key, evidence)
+
+
+def listed_name(path: Path, directory: Path) -> str:
+    """A recording as the index lists it: from the store's folder, or its address in an object store."""
+    return url_of(path) or os.path.relpath(path, directory)
