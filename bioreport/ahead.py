@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bioreport.bundle import EMBEDDED, load_bundle
+from bioreport.bundle import load_bundle
 from bioreport.ecg.reading import EcgRecording
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence
+from bioreport.hub import EMBEDDED, model_folder
 from bioreport.jobs import Job
 from bioreport.keys import report_key, written_key
 from bioreport.meit.files import is_meit
@@ -30,7 +31,7 @@ class Models:
     Attributes
     ----------
     model : str or None
-        Name or folder; None is the embedded one of the recording's modality.
+        Name, folder or Hub id; None is the embedded one of the recording's modality.
     llm, device, dtype, attention : str
         As `ReportPipeline.from_pretrained` takes them.
     """
@@ -51,7 +52,7 @@ class Models:
         """What reads a recording, without a language model; raises InputError."""
         name = self._name(modality)
         if name not in self._readers:
-            if is_meit(name):
+            if is_meit(model_folder(name)):
                 self._readers[name] = MeitReader(Path(name).name)
             else:
                 self._readers[name] = ReportPipeline(

@@ -25,6 +25,7 @@ from bioreport.encoders.ecg_autoencoder import EcgTokenizer, TokenizerConfig
 from bioreport.errors import InputError
 from bioreport.files import folder_written_atomically
 from bioreport.heads import FindingsHead
+from bioreport.hub import EMBEDDED, model_folder
 from bioreport.lora import load_lora
 from bioreport.preprocess import PreprocessSpec
 from bioreport.projectors import build_projector
@@ -32,9 +33,6 @@ from bioreport.projectors import build_projector
 if TYPE_CHECKING:
     from bioreport.fusion import PrefixFusion
 
-_MODELS = Path(__file__).parent / "models"
-# the model inside the package for each kind of recording
-EMBEDDED = {"eeg": _MODELS / "bioreport-tiny", "ecg": _MODELS / "bioreport-ecg-tiny"}
 FORMAT, VERSION = "bioreport-bundle", 1
 SPECIAL_TOKENS = ("start_eeg_token", "end_eeg_token", "eeg_session_separator_token")
 _OWN_FILES = frozenset({"config.json", "model.safetensors", "llm", "adapter", "README.md"})
@@ -300,8 +298,8 @@ def load_bundle(
     Parameters
     ----------
     name_or_dir : str or path-like
-        ``"bioreport-tiny"`` (EEG) or ``"bioreport-ecg-tiny"``, which lie inside the package, or a bundle's
-        folder.
+        ``"bioreport-tiny"`` (EEG) or ``"bioreport-ecg-tiny"``, which lie inside the package, a bundle's
+        folder, or its Hub id.
     llm : str, optional
         Hub id or folder of the LLM to use in place of the bundle's.
     device : {"auto", "cpu", "cuda"} or torch.device
@@ -315,8 +313,7 @@ def load_bundle(
     InputError
         Where a file is missing, cannot be read, or does not fit the others.
     """
-    inside = {path.name: path for path in EMBEDDED.values()}
-    folder = inside.get(str(name_or_dir), Path(name_or_dir))
+    folder = model_folder(name_or_dir)
     place = resolve_device(device)
     config = _read_config(folder)
     weights = folder / "model.safetensors"

@@ -237,10 +237,26 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     _verbosity(simulate)
 
-    convert = commands.add_parser("convert", help="turn published weights into a bundle")
-    convert.add_argument("kind", choices=("cbramod", "celm"))
-    convert.add_argument("file", type=Path, help=".pth, .pt or .safetensors")
-    convert.add_argument("--llm", metavar="ID|DIR", help="causal LM the projector was trained for")
+    convert = commands.add_parser(
+        "convert",
+        help="turn published weights into a model's folder, or a model's folder into the Hub's layout",
+    )
+    convert.add_argument(
+        "kind",
+        choices=("cbramod", "celm", "meit", "qinco", "hub"),
+        help="whose weights FILE holds; hub: FILE is a model, DIR is ready for `hf upload`",
+    )
+    convert.add_argument(
+        "file", metavar="FILE", help=".pth, .pt, .bin or .safetensors; of hub a model's folder or name"
+    )
+    convert.add_argument(
+        "--llm",
+        metavar="ID|DIR",
+        help="causal LM that it was trained for; of hub: the Hub id to name in place of a copy",
+    )
+    convert.add_argument(
+        "--license", metavar="ID", help="of hub: the Hub's identifier of a license, e.g. apache-2.0"
+    )
     convert.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     _verbosity(convert)
 

@@ -1,25 +1,20 @@
-"""Published weights to bundles.
-
-Foreign files are read as data only: ``torch.load`` with ``weights_only=True``, or safetensors; nothing in
-them is run.
-"""
+"""Published weights to folders that this package loads, and these to the Hub's layout."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from bioreport import published
 from bioreport.bundle import SPECIAL_TOKENS, Bundle, load_bundle, save_bundle
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.errors import InputError
+from bioreport.foreign import read_weights, unfit, unnested
 from bioreport.montage import CBRAMOD_CHANNELS
 from bioreport.preprocess import CELM, PreprocessSpec
+from bioreport.qinco import save_qinco
 
 # Filter and channels of CBraMod's pretraining (its paper, section 3.1).
 CBRAMOD = PreprocessSpec(channels=CBRAMOD_CHANNELS, low=0.3)
@@ -27,27 +22,35 @@ CBRAMOD_FILE = "cbramod_pretrained_weights.pth"
 CELM_LLM, CELM_LLM_DIM = "Qwen/Qwen3-4B-Instruct-2507", 2560
 DISCLAIMER = "Draft written with published research weights; not for clinical use."
 _PROJECTOR = "projector_state_dict"
-# Under what a training script's checkpoint keeps the weights.
-_NESTS = ("state_dict", "model_state_dict", "model")
+KINDS = ("cbramod", "celm", "meit", "qinco", "hub")
 
 
-def convert(kind: str, file: Path, out: Path, *, llm: str | None = None) -> Path:
-    """Write a bundle from a published file.
+def convert(
+    kind: str,
+    file: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    llm: str | None = None,
+    license: str | None = None,
+) -> Path:
+    """Write a folder from a published file, or the Hub's layout from a folder.
 
     Parameters
     ----------
-    kind : {"cbramod", "celm"}
-    file : Path
-        ``.pth``, ``.pt`` or ``.safetensors``.
-    out : Path
-        A new or empty folder, or a bundle, which is replaced.
+    kind : {"cbramod", "celm", "meit", "qinco", "hub"}
+    file : path-like
+        ``.pth``, ``.pt``, ``.bin`` or ``.safetensors``; for the Hub a model's folder or name.
+    out : path-like
+        A new or empty folder, or one of the same kind, which is replaced.
     llm : str, optional
-        Hub id or folder of the causal LM the projector was trained for.
+        Hub id or folder of the causal LM that goes with it.
+    license : str, optional
+        For the Hub, its identifier of a license.
 
     Returns
     -------
     Path
-        The bundle's folder.
+        The folder.
 
     Raises
     ------
@@ -58,7 +61,17 @@ def convert(kind: str, file: Path, out: Path, *, llm: str | None = None) -> Path
         return convert_cbramod(file, out, llm=llm)
     if kind == "celm":
         return convert_celm(file, out, llm=llm)
-    raise ValueError(f"kind must be 'cbramod' or 'celm', got {kind!r}")
+    if kind == "meit":
+        from bioreport.meit.convert import convert_meit
+
+        return convert_meit(file, out, llm=llm)
+    if kind == "qinco":
+        return convert_qinco(file, out)
+    if kind == "hub":
+        from bioreport.publish import convert_hub
+
+        return convert_hub(file, out, llm=llm, license=license)
+    raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
 
 
 def convert_cbramod(
@@ -100,14 +113,14 @@ def convert_celm(
         Also where there is no encoder.
     """
     file, out = Path(file), Path(out)
-    checkpoint = _read(file)
+    checkpoint = read_weights(file)
     tensors, tokens = _parts_of_checkpoint(file, checkpoint)
     try:
         kind = published.celm_projector_kind(tensors)
         sizes = published.celm_projector_sizes(kind, tensors)
         projector = published.celm_projector(kind, tensors, compat="celm")
     except ValueError as error:
-        raise _unfit(file, error, "give a checkpoint of CELM, with projector_state_dict") from error
+        raise unfit(file, error, "give a checkpoint of CELM, with projector_state_dict") from error
     for name, token in tokens.items():
         if token.shape != (1, sizes["llm_dim"]):
             raise InputError(
@@ -183,43 +196,37 @@ def _celm_encoder(
 
 
 def _read_cbramod(file: Path, compat: str | None) -> tuple[CBraMod, dict[str, Any]]:
-    state = _read(file)
-    for nest in _NESTS:
-        if isinstance(state.get(nest), Mapping):
-            state = state[nest]
+    state = unnested(read_weights(file))
     try:
         encoder = published.cbramod(state, compat=compat)
         sizes = published.cbramod_sizes(state)
     except ValueError as error:
-        raise _unfit(file, error, f"give CBraMod's {CBRAMOD_FILE}") from error
+        raise unfit(file, error, f"give CBraMod's {CBRAMOD_FILE}") from error
     return encoder, {"class": "CBraMod", **sizes, "nhead": encoder.nhead, "compat": compat}
 
 
-def _unfit(file: Path, error: ValueError, cure: str) -> InputError:
-    problem = str(error).replace("these are no weights of", "holds no weights of", 1)
-    return InputError(file, problem if problem != str(error) else f"does not fit ({problem})", cure)
+def convert_qinco(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
+    """A folder that `bioreport.published.load_qinco` loads, from QINCo's or QINCo2's state dict.
 
+    The file is a state dict, or ``{"state_dict": ..., "db_scale": ...}`` for a QINCo whose data was divided
+    by ``db_scale``. The search is the published one: of QINCo2 with a shortlist, 32 beams and 16 candidates.
 
-def _read(file: Path) -> Mapping[str, Any]:
-    """Tensors and numbers of a foreign file; nothing in it is run."""
-    cure = "give a .pth, .pt or .safetensors file of weights"
-    if not file.is_file():
-        raise InputError(file, "is a folder" if file.is_dir() else "does not exist", cure)
+    Raises
+    ------
+    InputError
+        Where it holds other weights, or is a pickled module.
+    """
+    file, out = Path(file), Path(out)
+    content = read_weights(file)
+    options: dict[str, Any] = {}
+    scale = content.get("db_scale")
+    if scale is not None:
+        options["db_scale"] = float(scale)
     try:
-        if file.suffix == ".safetensors":
-            content: Any = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        reason = (error.strerror or "no reason given").lower()
-        raise InputError(file, f"cannot be read ({reason})", cure) from error
-    except SafetensorError as error:
-        raise InputError(file, "is no safetensors file, or not a whole one", cure) from error
-    except Exception as error:
-        # a damaged pickle raises almost anything; one that wants to run code raises UnpicklingError
-        raise InputError(
-            file, "holds something else than weights, or is damaged; it was not unpickled", cure
-        ) from error
-    if not isinstance(content, Mapping):
-        raise InputError(file, f"holds a {type(content).__name__}, not named weights", cure)
-    return content
+        state = published.unwrapped(unnested(content))
+        if any(".substep." in key for key in state):
+            options |= {"beam": 32, "shortlist": 16}
+        published.qinco(state, **options)
+    except (ValueError, TypeError) as error:
+        raise unfit(file, ValueError(str(error)), "give the state dict of a QINCo or QINCo2") from error
+    return save_qinco(state, options, out)

@@ -67,8 +67,8 @@ def load_llm(
             "is not a folder of a language model",
             "name a folder that save_pretrained wrote, or a Hub id",
         )
-    if not local and not _on_hub(name):
-        raise _absent(name, local)
+    if not local and not on_hub(name):
+        raise absent(name, local)
     options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     if quantize is not None:
         options |= _quantized(torch.device(device), dtype)
@@ -81,7 +81,7 @@ def load_llm(
     except (SafetensorError, json.JSONDecodeError, EOFError) as error:
         raise InputError(name, "has a broken file", "fetch the model again") from error
     except OSError as error:
-        raise _absent(name, local) from error
+        raise absent(name, local) from error
     except (ValueError, KeyError, RuntimeError, ImportError) as error:
         problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
@@ -103,7 +103,7 @@ def load_llm(
     return (llm if quantize is not None else llm.to(device)).eval(), tokenizer
 
 
-def _on_hub(name: str) -> bool:
+def on_hub(name: str) -> bool:
     """Whether a model is in the cache or the Hub answers for it, asked once.
 
     The Hub's own client repeats a failed request for nearly a minute and warns of each.
@@ -120,7 +120,8 @@ def _on_hub(name: str) -> bool:
     return True
 
 
-def _absent(name: str, local: bool) -> InputError:
+def absent(name: str, local: bool = False) -> InputError:
+    """What a model that is not there, or not whole, is told as."""
     if local:
         return InputError(
             name, "is not complete: its weights or its tokenizer are missing", "copy the whole folder"

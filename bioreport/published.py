@@ -6,6 +6,8 @@ its default.
 
 import re
 from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.encoders.ecg_resnet import MeitEncoder
+from bioreport.errors import InputError
 from bioreport.projectors import KINDS, Projector, build_projector
-from bioreport.qinco import Qinco, qinco1_weights, qinco2_weights
+from bioreport.qinco import Qinco, qinco1_weights, qinco2_weights, read_qinco
 
 StateDict = Mapping[str, Tensor]
 # What wrappers put before a key: DataParallel, and classes that hold CBraMod as a part.
@@ -177,6 +180,29 @@ def qinco(
         raise ValueError("db_scale is for QINCo: QINCo2's weights bring the mean and scale of their data")
     weights, mean, scale = qinco2_weights(state, skip=not qinco1_mode)
     return Qinco(weights, mean, scale, beam=beam, shortlist=shortlist).eval()
+
+
+def load_qinco(directory: str | PathLike[str], **options: Any) -> Qinco:
+    """QINCo from a folder that ``bioreport convert qinco`` wrote.
+
+    Parameters
+    ----------
+    directory : path-like
+    **options
+        Of `qinco`, in place of those that the folder names.
+
+    Raises
+    ------
+    InputError
+        Where it is no such folder, or its weights or the options do not fit.
+    """
+    state, named = read_qinco(Path(directory))
+    try:
+        return qinco(state, **{**named, **options})
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            directory, f"holds a QINCo that does not fit ({error})", "convert it anew"
+        ) from error
 
 
 def meit_encoder(state_dict: StateDict, *, entries: int = 1) -> MeitEncoder:

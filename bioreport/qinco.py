@@ -6,14 +6,24 @@ Vallaeys et al., *Qinco2: vector compression and search with improved implicit n
 published weights.
 """
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bioreport.errors import InputError
+from bioreport.files import folder_written_atomically
 from bioreport_kernels import ImplicitWeights, implicit_decode, implicit_quantize
 from bioreport_kernels.implicit import check_weights
+
+FORMAT, VERSION = "bioreport-qinco", 1
+_FILES = frozenset({"config.json", "model.safetensors", "README.md"})
 
 
 class Qinco(nn.Module):
@@ -196,3 +206,35 @@ def qinco2_weights(
         skip=skip,
     )
     return take.complete(weights), mean, scale
+
+
+def save_qinco(state: Mapping[str, Tensor], options: Mapping[str, Any], directory: Path) -> Path:
+    """Write weights under their published names, and the options of `bioreport.published.qinco` for them.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds something else or cannot be written.
+    """
+    strangers = {path.name for path in directory.iterdir()} - _FILES if directory.is_dir() else set()
+    if strangers or (directory.exists() and not directory.is_dir()):
+        raise InputError(directory, "is no folder of a QINCo", "choose a new folder with -o")
+    config = {"format": FORMAT, "version": VERSION, "options": dict(options)}
+    with folder_written_atomically(directory) as folder:
+        tensors = {key: value.detach().clone().contiguous() for key, value in state.items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return directory
+
+
+def read_qinco(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_qinco` wrote; raises InputError where it is not that."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        if config["format"] != FORMAT or config["version"] != VERSION:
+            raise ValueError("another format")
+        return load_file(directory / "model.safetensors"), dict(config["options"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(
+            directory, "is no QINCo", "give a folder that `bioreport convert qinco` wrote"
+        ) from error

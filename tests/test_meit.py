@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bioreport import published
+from bioreport.convert import convert
 from bioreport.encoders.ecg_resnet import MeitEncoder
 from bioreport.errors import InputError
 from bioreport.fusion import IGNORED
@@ -66,7 +67,7 @@ def regenerated(reference_file: Callable[[str], Path]) -> tuple[dict[str, Tensor
 
 
 @torch.no_grad()
-def test_published_encoder(regenerated: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+def test_published_encoder(regenerated: tuple[dict[str, Tensor], dict[str, Tensor]], tmp_path: Path) -> None:
     state, tensors = regenerated
     # as the published checkpoint has it: with its prefix, beside weights of the language model
     saved = {f"ecg_model.{key}": value for key, value in state.items()}
@@ -79,6 +80,11 @@ def test_published_encoder(regenerated: tuple[dict[str, Tensor], dict[str, Tenso
     for got, name in ((features, "features"), (projected, "projected"), (embedding, "normalized")):
         want = tensors[f"out/{name}"]
         assert float((got[:, 0] - want).abs().max() / want.abs().max()) < 1e-5, name
+    torch.save(saved, tmp_path / "published.pt")
+    converted = load_file(
+        convert("meit", tmp_path / "published.pt", tmp_path / "meit") / "encoder.safetensors"
+    )
+    assert converted.keys() == state.keys() and all(torch.equal(converted[key], state[key]) for key in state)
 
 
 def small_state(**options: Any) -> dict[str, Tensor]:

@@ -202,14 +202,14 @@ class _Writing:
 
 def _settings(options: argparse.Namespace, sections: list[str] | None, temperature: float) -> str:
     """All that decides a report's text beside its recordings and history."""
-    from bioreport.bundle import EMBEDDED, resolve_device, resolve_dtype
+    from bioreport.bundle import resolve_device, resolve_dtype
+    from bioreport.hub import EMBEDDED, model_folder
     from bioreport.keys import fingerprint
 
-    models = [Path(options.model)] if options.model else list(EMBEDDED.values())
-    inside = {path.name: path for path in EMBEDDED.values()}
+    models = [model_folder(options.model)] if options.model else list(EMBEDDED.values())
     return json.dumps(
         [
-            [fingerprint(inside.get(str(model), model), options.llm) for model in models],
+            [fingerprint(model, options.llm) for model in models],
             str(resolve_dtype(options.dtype, resolve_device(options.device))),
             options.attention,
             sections,

@@ -6,11 +6,15 @@ from bioreport.commands.console import quiet_libraries, say
 
 
 def convert(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Published weights to a bundle."""
+    """Published weights to a model's folder, or that to the Hub's layout."""
+    if options.license is not None and options.kind != "hub":
+        parser.error("--license is for convert hub")
     quiet_libraries(options)
     from bioreport.convert import convert as convert_weights
 
-    written = convert_weights(options.kind, options.file, options.output, llm=options.llm)
+    written = convert_weights(
+        options.kind, options.file, options.output, llm=options.llm, license=options.license
+    )
     say(options, f"{written}: written")
     return 0
 

@@ -18,6 +18,7 @@ from bioreport.ecg.reading import EcgRecording, open_ecg
 from bioreport.encoders.ecg_autoencoder import EcgTokenizer, TokenizerConfig
 from bioreport.errors import InputError
 from bioreport.files import folder_written_atomically, write_atomically
+from bioreport.hub import model_folder
 from bioreport.quantizers import CodeUsage
 
 logger = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ def save_tokenizer(model: EcgTokenizer, directory: str | PathLike[str]) -> None:
 
 def load_tokenizer(directory: str | PathLike[str]) -> EcgTokenizer:
     """What `save_tokenizer` wrote, in eval mode; raises InputError where it is not that."""
-    folder = Path(directory)
+    folder = model_folder(directory)
     cure = "give a folder that `train tokenizer` wrote"
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ fine-tuning the folder ``llm`` holds the language model whole.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from bioreport.encoders.ecg_resnet import MeitEncoder
 from bioreport.errors import InputError
 from bioreport.files import folder_written_atomically
 from bioreport.fusion_cache import embedding_width
+from bioreport.hub import model_folder
 from bioreport.llm import load_llm
 from bioreport.lora import PUBLISHED, LoraSizes, load_lora
 from bioreport.meit.model import Meit
 
 FORMAT, VERSION = "bioreport-meit", 1
-_WEIGHTS, _CONFIG, _ADAPTER, _LLM = "encoder.safetensors", "config.json", "adapter", "llm"
+_WEIGHTS, _CONFIG, ADAPTER, _LLM = "encoder.safetensors", "config.json", "adapter", "llm"
+OWN_FILES = frozenset({_WEIGHTS, _CONFIG, ADAPTER, _LLM, "README.md"})
 _CURE = "give a folder that `train meit` wrote"
 
 
@@ -41,11 +43,7 @@ def is_meit(directory: str | PathLike[str]) -> bool:
 def check_destination(directory: str | PathLike[str]) -> Path:
     """The folder, if `save_meit` may take its place; raises InputError where it holds something else."""
     directory = Path(directory)
-    strangers = (
-        sorted({path.name for path in directory.iterdir()} - {_WEIGHTS, _CONFIG, _ADAPTER, _LLM})
-        if directory.is_dir()
-        else []
-    )
+    strangers = sorted({path.name for path in directory.iterdir()} - OWN_FILES) if directory.is_dir() else []
     if strangers or (directory.exists() and not directory.is_dir()):
         raise InputError(
             directory,
@@ -72,34 +70,64 @@ def save_meit(
     InputError
         Where the folder holds something else or cannot be written.
     """
-    directory = check_destination(directory)
     encoder = meit.encoder
     if not isinstance(encoder, MeitEncoder):
         raise TypeError(f"a folder is of a MeitEncoder, and this is a {type(encoder).__name__}")
-    source = meit.llm_source
-    if source is not None and Path(source).is_dir():
-        source = str(Path(source).resolve())
-    config = {
-        "format": FORMAT,
-        "version": VERSION,
-        "llm": None if meit.learns_fully else source,
-        "encoder": encoder.config(),
+
+    def fill(folder: Path) -> None:
+        if meit.adapter is not None:
+            # with embeddings in question peft would ask the Hub for the model's vocabulary
+            meit.adapter.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
+        if meit.learns_fully:
+            own = {"state_dict": dict(llm_state)} if llm_state is not None else {}
+            meit.language_model.save_pretrained(folder / _LLM, **own)
+            meit.text.tokenizer.save_pretrained(folder / _LLM)
+
+    settings = {
         "template": meit.text.template,
         "prompt": meit.prompt,
         "layers": meit.layers,
         "max_length": meit.max_length,
         "learnt": "all" if meit.learns_fully else "lora" if meit.adapter is not None else "encoder",
     }
+    llm = None if meit.learns_fully else meit.llm_source
+    return write_meit(directory, encoder, settings, llm, fill)
+
+
+def write_meit(
+    directory: str | PathLike[str],
+    encoder: MeitEncoder,
+    settings: dict[str, Any],
+    llm: str | None,
+    fill: Callable[[Path], None] = lambda folder: None,
+) -> Path:
+    """Write the folder of a model that need not be loaded.
+
+    Parameters
+    ----------
+    directory : path-like
+    encoder : MeitEncoder
+    settings : dict
+        ``template``, ``prompt``, ``layers`` and ``max_length`` as `Meit` takes them, and what has ``learnt``
+        beside the encoder: ``"encoder"`` (nothing), ``"lora"`` or ``"all"``.
+    llm : str or None
+        Hub id or folder of the language model.
+    fill : callable
+        Writes what has learnt into the new folder.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds something else or cannot be written.
+    """
+    directory = check_destination(directory)
+    if llm is not None and Path(llm).is_dir():
+        llm = str(Path(llm).resolve())
+    config = {"format": FORMAT, "version": VERSION, "llm": llm, "encoder": encoder.config(), **settings}
     state = {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
     with folder_written_atomically(directory) as folder:
         save_file(state, folder / _WEIGHTS, metadata={"format": "pt"})
-        if meit.adapter is not None:
-            # with embeddings in question peft would ask the Hub for the model's vocabulary
-            meit.adapter.save_pretrained(folder / _ADAPTER, save_embedding_layers=False)
-        if meit.learns_fully:
-            own = {"state_dict": dict(llm_state)} if llm_state is not None else {}
-            meit.language_model.save_pretrained(folder / _LLM, **own)
-            meit.text.tokenizer.save_pretrained(folder / _LLM)
+        fill(folder)
         (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return directory
 
@@ -127,7 +155,7 @@ def load_meit(
     InputError
         Where a file is missing or broken, or does not fit the others.
     """
-    directory = Path(directory)
+    directory = model_folder(directory)
     try:
         config = json.loads((directory / _CONFIG).read_text(encoding="utf-8"))
         if config["format"] != FORMAT or config["version"] != VERSION:
@@ -149,6 +177,8 @@ def load_meit(
         if llm is not None:
             raise InputError(directory, "has a language model of its own that was tuned", "leave out --llm")
         source = str(directory / _LLM)
+    if source == _LLM:
+        source = str(directory / _LLM)
     if source is None:
         raise InputError(directory, "names no language model", "name one with --llm")
     place = resolve_device(device)
@@ -160,7 +190,7 @@ def load_meit(
     if learnt == "all":
         meit.learn_fully()
     elif learnt == "lora":
-        meit.adopt(load_lora(meit.language_model, directory / _ADAPTER))
+        meit.adopt(load_lora(meit.language_model, directory / ADAPTER))
     return meit.eval()
 
 
