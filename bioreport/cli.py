@@ -126,6 +126,11 @@ def build_parser() -> argparse.ArgumentParser:
     encode.add_argument(
         "--workers", type=_positive, default=1, metavar="N", help="processes that encode (default: 1)"
     )
+    encode.add_argument(
+        "--cluster",
+        choices=("ray",),
+        help="ray: the processes are a Ray cluster's, by RAY_ADDRESS or this machine's (bioreport[cluster])",
+    )
     _model_options(encode)
     _verbosity(encode)
 

@@ -150,6 +150,7 @@ def encode_corpus(
     device: str = "auto",
     dtype: str = "auto",
     workers: int = 1,
+    cluster: str | None = None,
     progress: bool = False,
     on_error: Callable[[InputError], None] = lambda error: None,
 ) -> Summary:
@@ -171,6 +172,8 @@ def encode_corpus(
     workers : int
         Processes. Each loads the model and has its share of the cores. A script that asks for them needs
         ``if __name__ == "__main__"``, as Python's `multiprocessing` does.
+    cluster : {None, "ray"}
+        ``"ray"``: the workers are actors of a Ray cluster, see `bioreport.cluster`.
     progress : bool
         Show it on stderr.
     on_error : callable
@@ -205,7 +208,13 @@ def encode_corpus(
             # where the next run finds what a killed one leaves
             copies=writer.parts,
         )  # fmt: skip
-        for outcome in _encoded_here(encoding, paths, workers):
+        if cluster == "ray":
+            from bioreport.cluster import encoded_by_ray
+
+            outcomes = encoded_by_ray(encoding, paths, workers, writer.write_part)
+        else:
+            outcomes = _encoded_here(encoding, paths, workers)
+        for outcome in outcomes:
             if outcome.error is not None:
                 summary.errors.append(outcome.error)
                 on_error(outcome.error)

@@ -45,6 +45,7 @@ def encode(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         device=options.device,
         dtype=options.dtype,
         workers=options.workers,
+        cluster=options.cluster,
         progress=not options.quiet,
         on_error=fail,
     )
