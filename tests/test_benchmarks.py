@@ -350,3 +350,16 @@ def test_encode_beside_celms_chain_runs(timing: Any, tmp_path: Path, monkeypatch
     own, theirs = row["chains"].values()
     assert own["files"] == 4 and theirs["files"] == 20  # index, shard, its evidence, lock; a pickle for 10 s
     assert row["bytes_ratio"] > 50 and row["speedup"] > 0 and len(row["speedup_of_each"]) == 2
+
+
+@pytest.mark.slow
+def test_the_memory_of_encode_is_measured(
+    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "memory.json"
+    script = ROOT / "benchmarks" / "corpus_memory.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "-o", str(output), "--count", "3"])
+    runpy.run_path(str(script), run_name="__main__")
+    (row,) = json.loads(output.read_text())["rows"]
+    assert row["encoded"] == row["recordings"] == 3 and row["exit"] == 0
+    assert row["writer_mib"] > 50 and row["worker_mib"] > 50
