@@ -1,27 +1,37 @@
 """Recordings read ahead of the reports, in this process or in several beside it."""
 
 import pickle
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from queue import Full, Queue
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from bioreport.bundle import load_bundle
+import torch
+
+from bioreport.bundle import load_bundle, resolve_device
 from bioreport.ecg.reading import EcgRecording
 from bioreport.errors import InputError
-from bioreport.evidence import Evidence
-from bioreport.hub import EMBEDDED, model_folder
+from bioreport.evidence import BundleReader, Evidence
+from bioreport.hub import EMBEDDED, MEIT, format_of, model_folder
 from bioreport.jobs import Job
 from bioreport.keys import report_key, written_key
-from bioreport.meit.files import is_meit
-from bioreport.meit.pipeline import MeitPipeline, MeitReader
-from bioreport.pipeline import ReportPipeline
 from bioreport.prompts import sections_of
 from bioreport.recording import Recording, open_recording
+from bioreport.remote import local_copy, shown
 from bioreport.stages import Stages
+from bioreport.workers import Died, run_in_processes
 
 if TYPE_CHECKING:
-    pass
+    from bioreport.meit.pipeline import MeitPipeline
+    from bioreport.meit.reading import MeitReader
+    from bioreport.pipeline import ReportPipeline
+
+T = TypeVar("T")
+# results that wait for one before them
+_WAITING = 128
 
 
 @dataclass
@@ -41,35 +51,41 @@ class Models:
     device: str = "auto"
     dtype: str = "auto"
     attention: str = "auto"
-    _readers: dict[str, ReportPipeline | MeitReader] = field(default_factory=dict, repr=False)
-    _writers: dict[str, ReportPipeline | MeitPipeline] = field(default_factory=dict, repr=False)
+    _readers: "dict[str, BundleReader | MeitReader]" = field(default_factory=dict, repr=False)
+    _writers: "dict[str, ReportPipeline | MeitPipeline]" = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # another process loads its own
         return Models, (self.model, self.llm, self.device, self.dtype, self.attention)
 
-    def reader(self, modality: str) -> ReportPipeline | MeitReader:
+    def reader(self, modality: str) -> "BundleReader | MeitReader":
         """What reads a recording, without a language model; raises InputError."""
         name = self._name(modality)
         if name not in self._readers:
-            if is_meit(model_folder(name)):
+            if format_of(model_folder(name)) == MEIT:
+                from bioreport.meit.reading import MeitReader
+
                 self._readers[name] = MeitReader(Path(name).name)
             else:
-                self._readers[name] = ReportPipeline(
+                self._readers[name] = BundleReader(
                     load_bundle(
                         name, llm=self.llm, device=self.device, dtype=self.dtype, attention=self.attention
                     )
                 )
         return self._readers[name]
 
-    def writer(self, modality: str) -> ReportPipeline | MeitPipeline:
+    def writer(self, modality: str) -> "ReportPipeline | MeitPipeline":
         """What writes reports, with its language model; raises InputError."""
+        # not for those who only read: transformers takes a second and 100 MB
+        from bioreport.meit.pipeline import MeitPipeline
+        from bioreport.pipeline import ReportPipeline
+
         name = self._name(modality)
         if name not in self._writers:
             reader = self.reader(modality)
-            if isinstance(reader, ReportPipeline):
+            if isinstance(reader, BundleReader):
                 _ = reader.bundle.fusion
-                self._writers[name] = reader
+                self._writers[name] = ReportPipeline(reader.bundle)
             else:
                 self._writers[name] = MeitPipeline.from_pretrained(
                     name, llm=self.llm, device=self.device, dtype=self.dtype
@@ -137,27 +153,28 @@ class Reader:
         """Never raises InputError for a recording, only where the model cannot be loaded."""
         read = Read(job)
         try:
-            if self.settings is not None:
-                read.key = report_key(job, self.settings)
-                read.kept = job.keep and job.target is not None and written_key(job.target) == read.key
-                if read.kept:
-                    return read
-            recordings = self._open(job, read)
-        except InputError as error:
-            read.error = error
-            return read
-        read.modality = recordings[0].modality
-        reader = self.models.reader(read.modality)
-        try:
-            read.evidence = reader.read(
-                tuple(recordings),
-                line_frequency=self.line_frequency,
-                signal=cast(Any, self.signal),
-                stages=read.stages,
-            )
+            with ExitStack() as copies:
+                # those in object stores; their names stay
+                paths = tuple(copies.enter_context(local_copy(path)) for path in job.recordings)
+                self._read(replace(job, recordings=paths), read)
         except InputError as error:
             read.error = error
         return read
+
+    def _read(self, job: Job, read: Read) -> None:
+        if self.settings is not None:
+            read.key = report_key(job, self.settings)
+            read.kept = job.keep and job.target is not None and written_key(job.target) == read.key
+            if read.kept:
+                return
+        recordings = self._open(job, read)
+        read.modality = recordings[0].modality
+        read.evidence = self.models.reader(read.modality).read(
+            tuple(recordings),
+            line_frequency=self.line_frequency,
+            signal=cast(Any, self.signal),
+            stages=read.stages,
+        )
 
     def _open(self, job: Job, read: Read) -> list[Recording | EcgRecording]:
         recordings: list[Recording | EcgRecording] = []
@@ -199,54 +216,100 @@ def read_ahead(jobs: Sequence[Job], reader: Callable[[Job], Read], workers: int 
     jobs : sequence of Job
     reader : Reader
     workers : int
-        1 reads in this process, each job when it is asked for. More read in as many processes of their own,
-        each at most two jobs ahead, whose results wait for their turn.
-
-    Raises
-    ------
-    InputError
-        Where a process was ended from outside.
+        1 reads in this process, each job when it is asked for. More read in processes of their own while
+        what they gave is worked on; a job that takes as long as `_WAITING` others loses its turn, so that
+        what waits stays small. A process that dies costs its job alone.
     """
     if workers == 1:
         yield from map(reader, jobs)
         return
-    from torch.utils.data import DataLoader
-
-    loader: DataLoader[Any] = DataLoader(
-        cast(Any, _Reading(jobs, reader)),
-        batch_size=None,
-        num_workers=min(workers, len(jobs)),
-        prefetch_factor=2,
-        collate_fn=_unchanged,
-        multiprocessing_context="spawn",
-    )
-    # a worker that was killed is told of as a RuntimeError of these words
-    try:
-        for content in loader:
-            yield pickle.loads(content)
-    except RuntimeError as error:
-        if "exited unexpectedly" not in str(error) and "is killed by signal" not in str(error):
-            raise
-        raise InputError(
-            "--workers", "a process that read recordings was ended, perhaps for want of memory",
-            "run the same command again with fewer; reports that are written stay",
-        ) from error  # fmt: skip
+    workers = min(workers, len(jobs))
+    results = run_in_processes(_Setup(reader, workers), enumerate(jobs), workers)
+    yield from _in_turn(_opened(in_thread(results, most=2 * workers)))
 
 
-@dataclass
-class _Reading:
-    """The jobs as a data set whose items are read in the loader's processes."""
+def _opened(results: Iterator[tuple[tuple[int, Job], bytes | Died]]) -> Iterator[tuple[int, Read]]:
+    for (number, job), result in results:
+        if isinstance(result, Died):
+            error = InputError(
+                shown(job.recordings[0]),
+                f"ended the process that was reading it ({result})",
+                "give it more memory by fewer --workers, or leave the recording out",
+            )
+            yield number, Read(job, error=error)
+        else:
+            yield number, pickle.loads(result)
 
-    jobs: Sequence[Job]
+
+def _in_turn(results: Iterator[tuple[int, Read]]) -> Iterator[Read]:
+    waiting: dict[int, Read] = {}
+    turn = 0
+    for number, read in results:
+        waiting[number] = read
+        if len(waiting) > _WAITING or number < turn:
+            turn = min(waiting)
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1
+    yield from (waiting[number] for number in sorted(waiting))
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """Sets up a process that reads: its share of the cores, and of the GPUs."""
+
     reader: Callable[[Job], Read]
+    workers: int
 
-    def __len__(self) -> int:
-        return len(self.jobs)
+    def __call__(self, number: int) -> Callable[[tuple[int, Job]], bytes]:
+        torch.set_num_threads(max(1, torch.get_num_threads() // self.workers))
+        models = getattr(self.reader, "models", None)
+        if models is not None and resolve_device(models.device).type == "cuda":
+            models.device = f"cuda:{number % torch.cuda.device_count()}"
 
-    def __getitem__(self, number: int) -> bytes:
-        # in bytes: a tensor would go through shared memory, of which a container often has 64 MB
-        return pickle.dumps(self.reader(self.jobs[number]))
+        def work(task: tuple[int, Job]) -> bytes:
+            # in bytes: a tensor would go through shared memory, of which a container often has 64 MB
+            return pickle.dumps(self.reader(task[1]))
+
+        return work
 
 
-def _unchanged(item: Any) -> Any:
-    return item
+def in_thread(items: Iterator[T], most: int) -> Iterator[T]:
+    """The items, made in a thread while those before them are worked on, at most `most` ahead."""
+    queue: Queue[tuple[bool, Any]] = Queue(most)
+    left = threading.Event()
+
+    def put(last: bool, item: Any) -> None:
+        while not left.is_set():
+            try:
+                return queue.put((last, item), timeout=0.1)
+            except Full:
+                continue
+
+    def fill() -> None:
+        failure = None
+        try:
+            for item in items:
+                put(False, item)
+                if left.is_set():
+                    break
+        except BaseException as error:
+            failure = error
+        finally:
+            # here, where it ran: a generator ends what it began
+            getattr(items, "close", lambda: None)()
+        put(True, failure)
+
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
+    try:
+        while True:
+            last, item = queue.get()
+            if last:
+                if item is not None:
+                    raise item
+                return
+            yield item
+    finally:
+        left.set()
+        thread.join()

@@ -4,6 +4,7 @@ One pass over the signal in constant memory; what grows is one token and one row
 """
 
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from bioreport.heads import pool_features
 from bioreport.measurements import Measurer, facts, measured_findings
 from bioreport.montage import FEW_ELECTRODES
 from bioreport.preprocess import EpochBatch, PreprocessSpec, detect_line_frequency, stream_epochs
-from bioreport.recording import Recording, Segment
+from bioreport.recording import Recording, Segment, open_recording
 from bioreport.stages import Stages
 from bioreport.statistics import BandPowerStatistics
 
@@ -199,6 +200,38 @@ def read_evidence(
             dict.fromkeys([*recording.warnings, *batches.warnings, *quality_warnings(measurements)])
         ),
     )
+
+
+@dataclass(frozen=True)
+class BundleReader:
+    """Reads the recordings of a report for a bundle, without its language model."""
+
+    bundle: Bundle
+
+    def read(
+        self,
+        item: Any,
+        *,
+        line_frequency: float | None = None,
+        signal: str = "tokens",
+        stages: Stages | None = None,
+    ) -> list[Evidence]:
+        """The evidence of one report's recordings, given as paths or open; raises InputError."""
+        stages = stages or Stages()
+        evidence = []
+        for source in item if isinstance(item, tuple) else (item,):
+            with stages("open"):
+                recording = open_recording(source) if isinstance(source, str | PathLike) else source
+            evidence.append(
+                read_evidence(
+                    recording,
+                    self.bundle,
+                    line_frequency=line_frequency,
+                    statistics=signal == "statistics",
+                    stages=stages,
+                )
+            )
+        return evidence
 
 
 def quality_warnings(measurements: dict[str, Any]) -> list[str]:

@@ -1,10 +1,12 @@
 """Where a model lies: inside the package, in a folder, or on the Hugging Face Hub."""
 
+import json
 from os import PathLike, fspath
 from pathlib import Path
 
 from bioreport.llm import absent, on_hub
 
+MEIT = "bioreport-meit"
 _MODELS = Path(__file__).parent / "models"
 # the model inside the package for each kind of recording
 EMBEDDED = {"eeg": _MODELS / "bioreport-tiny", "ecg": _MODELS / "bioreport-ecg-tiny"}
@@ -34,6 +36,15 @@ def model_folder(name_or_dir: str | PathLike[str]) -> Path:
         return Path(snapshot_download(name))
     except (OSError, ValueError) as error:  # the client's own errors are of these two kinds
         raise absent(name) from error
+
+
+def format_of(folder: Path) -> str | None:
+    """What a model's ``config.json`` says that it is; None where it does not."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config.get("format") if isinstance(config, dict) else None
 
 
 def _may_be_id(name: str) -> bool:

@@ -13,13 +13,13 @@ from bioreport.bundle import Bundle, load_bundle
 from bioreport.ecg.grounding import ground as ground_ecg
 from bioreport.ecg.reading import EcgRecording
 from bioreport.errors import InputError
-from bioreport.evidence import Evidence, read_evidence
+from bioreport.evidence import BundleReader, Evidence
 from bioreport.findings import BY_NAME
 from bioreport.fusion import FusedInputs, TooLong
 from bioreport.generation import generate_sections
 from bioreport.grounding import ground
 from bioreport.prompts import build_prompt, default_sections, layout_for, sections_of
-from bioreport.recording import Recording, open_recording
+from bioreport.recording import Recording
 from bioreport.report import Report
 from bioreport.stages import Stages
 
@@ -171,22 +171,9 @@ class ReportPipeline:
         stages: Stages | None = None,
     ) -> list[Evidence]:
         """The evidence of one report's recordings; raises InputError."""
-        stages = stages or Stages()
-        sources = item if isinstance(item, tuple) else (item,)
-        evidence = []
-        for source in sources:
-            with stages("open"):
-                recording = open_recording(source) if isinstance(source, str | PathLike) else source
-            evidence.append(
-                read_evidence(
-                    recording,
-                    self.bundle,
-                    line_frequency=line_frequency,
-                    statistics=signal == "statistics",
-                    stages=stages,
-                )
-            )
-        return evidence
+        return BundleReader(self.bundle).read(
+            item, line_frequency=line_frequency, signal=signal, stages=stages
+        )
 
     def write(
         self,

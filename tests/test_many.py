@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from bioreport import cli
-from bioreport.ahead import Read, read_ahead
+from bioreport import ahead, cli
+from bioreport.ahead import Read, in_thread, read_ahead
 from bioreport.commands.generate import WINDOW, _Writing
 from bioreport.ecg.simulation.record import simulate_ecg
 from bioreport.ecg.simulation.writing import write_record
@@ -311,13 +312,55 @@ def test_batches_are_of_like_length_and_few_recordings_wait(
     assert model.batches == [part[i : i + 4] for part in expected for i in range(0, len(part), 4)]
 
 
-def _die(job: Job) -> Read:
-    os._exit(1)
+def _die_over_one(job: Job) -> Read:
+    if job.name == "1":
+        os._exit(7)
+    time.sleep(0.2 * (job.name == "0"))
+    return Read(job)
 
 
-def test_a_process_that_dies_is_a_sentence() -> None:
-    with pytest.raises(InputError, match=r"--workers: a process .* was ended"):
-        list(read_ahead([Job((Path("a"),), "a")], _die, workers=2))
+def test_a_process_that_dies_costs_its_recording_and_the_order_stays() -> None:
+    jobs = [Job((Path(f"{number}.edf"),), str(number)) for number in range(5)]
+    reads = list(read_ahead(jobs, _die_over_one, workers=2))
+    assert [read.job for read in reads] == jobs
+    assert [read.error is not None for read in reads] == [False, True, False, False, False]
+    assert "1.edf: ended the process that was reading it (exit code 7)" in str(reads[1].error)
+
+
+def test_what_waits_for_a_slow_recording_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "_WAITING", 2)
+    order = [2, 1, 3, 4, 0, 5]
+    reads = {number: Read(Job((Path("a"),), str(number))) for number in order}
+    given = [int(read.job.name) for read in ahead._in_turn((n, reads[n]) for n in order)]
+    assert given == [1, 2, 3, 4, 0, 5]
+
+
+def test_a_thread_is_a_bounded_number_of_items_ahead_and_ends() -> None:
+    made: list[int] = []
+    ended: list[bool] = []
+
+    def items() -> Iterator[int]:
+        try:
+            for number in range(100):
+                made.append(number)
+                yield number
+        finally:
+            ended.append(True)
+
+    source = in_thread(items(), most=3)
+    assert next(source) == 0
+    time.sleep(0.3)
+    assert len(made) <= 6
+    source.close()  # type: ignore[attr-defined]
+    assert ended and len(made) <= 6
+    assert list(in_thread(iter(range(9)), most=2)) == list(range(9))
+
+    def failing() -> Iterator[int]:
+        yield 1
+        raise InputError("a", "is broken", "mend it")
+
+    with pytest.raises(InputError, match="is broken"):
+        list(in_thread(failing(), most=2))
 
 
 def test_a_key_is_read_back_from_every_form_and_not_from_a_text(tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ from bioreport.encoders.ecg_resnet import MeitEncoder
 from bioreport.errors import InputError
 from bioreport.files import folder_written_atomically
 from bioreport.fusion_cache import embedding_width
-from bioreport.hub import model_folder
+from bioreport.hub import MEIT, format_of, model_folder
 from bioreport.llm import load_llm
 from bioreport.lora import PUBLISHED, LoraSizes, load_lora
 from bioreport.meit.model import Meit
 
-FORMAT, VERSION = "bioreport-meit", 1
+FORMAT, VERSION = MEIT, 1
 _WEIGHTS, _CONFIG, ADAPTER, _LLM = "encoder.safetensors", "config.json", "adapter", "llm"
 OWN_FILES = frozenset({_WEIGHTS, _CONFIG, ADAPTER, _LLM, "README.md"})
 _CURE = "give a folder that `train meit` wrote"
@@ -33,11 +33,7 @@ _CURE = "give a folder that `train meit` wrote"
 
 def is_meit(directory: str | PathLike[str]) -> bool:
     """Whether a folder's ``config.json`` says that it holds a MEIT model."""
-    try:
-        config = json.loads((Path(directory) / _CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("format") == FORMAT
+    return format_of(Path(directory)) == FORMAT
 
 
 def check_destination(directory: str | PathLike[str]) -> Path:
