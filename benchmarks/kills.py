@@ -9,6 +9,7 @@ leaves is compared with the uninterrupted run's.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -17,16 +18,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
 from environment import environment
 from results import write
 
-from bioreport.manifest import Entry, write_manifest
-from bioreport.simulate import simulate_eeg, write_edf
+from bioreport.bundle import load_bundle
+from bioreport.manifest import Entry, read_manifest, write_manifest
+from bioreport.simulate import simulate_corpus, simulate_eeg, write_edf
+from bioreport.tokens import encode_manifest
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,38 @@ def encode(work: Path, smoke: bool, workers: int) -> Case:
     )
 
 
+def train(work: Path, smoke: bool) -> Case:
+    """`train` of a projector for the embedded language model, its tokens encoded before."""
+    count, steps = (4, 4) if smoke else (24, 60)
+    manifest = simulate_corpus(count, 0, work / "corpus", duration_seconds=30.0, split="train")
+    entries = [
+        replace(entry, split="val" if i % 4 == 3 else "train")
+        for i, entry in enumerate(read_manifest(manifest))
+    ]
+    write_manifest(manifest, entries)
+    errors = encode_manifest(entries, load_bundle("bioreport-tiny", device="cpu"), work / "tokens")
+    assert not errors
+    options = ["--tokens", str(work / "tokens"), "--max-steps", str(steps), "--epochs", str(steps)]
+    options += ["--batch-size", "2", "--at-once", "1", "--tune", "lora", "--save-every", "2"]
+
+    def content(folder: Path) -> dict[str, bytes]:
+        """The model's folder, and each step's loss out of the checkpoint."""
+        checkpoint = folder.with_name(folder.name + ".training") / "checkpoint.pt"
+        state = torch.load(checkpoint, weights_only=True) if checkpoint.is_file() else {}
+        losses = json.dumps([state.get("losses"), state.get("validation")]).encode()
+        return {**files(folder), "losses": losses}
+
+    return Case(
+        f"{steps} steps on {count} EEGs, a checkpoint at every second",
+        lambda folder: ["train", str(manifest), "-o", str(folder), "--device", "cpu", "-q", *options],
+        content,
+    )
+
+
 # name -> what makes it, given a folder to work in and whether it is to be small
 CASES: dict[str, Callable[[Path, bool], Case]] = {
     "encode": lambda work, smoke: encode(work, smoke, 1),
+    "train": train,
     "encode --workers 2": lambda work, smoke: encode(work, smoke, 2),
 }
 

@@ -45,6 +45,34 @@ def arithmetic(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def training(result: dict[str, Any]) -> list[str]:
+    """What tokens and packing save, in both settings of the allocator."""
+    lines = [
+        "### Training",
+        "",
+        "| | allocator | recordings/s | beside it | times | wanted |",
+        "|---|---|---|---|---|---|",
+    ]
+    for setting, found in result["malloc"].items():
+        for compared in found.values():
+            ours, other = compared["rows"]
+            lines.append(
+                f"| {ours['way']} | `{setting}` | {ours['recordings_per_second']:.1f} | {other['way']}: "
+                f"{other['recordings_per_second']:.2f} | {compared['speedup']:.1f} × | "
+                f"≥ {compared['target']:g} × |"
+            )
+    first = next(iter(result["malloc"].values()))
+    skewed, alike = first["packed"], first["tokens"]
+    return [
+        *lines,
+        "",
+        "A linear-attention projector before a random Qwen3 of two layers; forward, backward and AdamW. "
+        f"From tokens: {alike['recordings']} recordings of {alike['epochs_of_a_recording']} epochs. Packed: "
+        f"{len(skewed['lengths'])} of {min(skewed['lengths'])} to {max(skewed['lengths'])} epochs, "
+        f"{skewed['batch_size']} a batch.",
+    ]
+
+
 def token_variants(result: dict[str, Any]) -> list[str]:
     """A row for each variant."""
     epochs = result["recording_seconds"] / 10

@@ -363,6 +363,7 @@ def benchmarks_readme() -> list[str]:
     lines: list[str] = []
     for kind, parts in (
         ("throughput", (scale_tables.arithmetic,)),
+        ("training", (scale_tables.training,)),
         ("token-variants", (scale_tables.token_variants,)),
         ("ecg-tokenizers", (ecg_tables.measured, ecg_tables.classified, ecg_tables.written)),
     ):

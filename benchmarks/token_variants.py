@@ -26,7 +26,7 @@ from bioreport.lexicon import read_findings
 from bioreport.manifest import Entry, read_manifest
 from bioreport.simulate import simulate_corpus
 from bioreport.tokens import TokenStore, encode_manifest
-from bioreport.train import Run, Sample, loss_of, new_fusion, read_samples
+from bioreport.train import Run, Sample, new_fusion, read_samples
 
 SECTION = "IMPRESSION/INTERPRETATION"
 # Seeds far from those that the embedded model was trained on.
@@ -87,8 +87,9 @@ def judge(fusion: PrefixFusion, held_out: Sequence[tuple[Entry, Sample]], size: 
         batch = held_out[first : first + size]
         samples = [sample for _, sample in batch]
         prompts = [sample.prompts[0] for sample in samples]
-        total += float(loss_of(fusion, samples, prompts)) * len(batch)
         sessions = [sample.sessions for sample in samples]
+        packed = fusion.pack(prompts, sessions, [sample.response for sample in samples])
+        total += float(fusion.loss(packed)) * len(batch)
         embeddings += sum(len(fusion.projector(tokens)[0]) for group in sessions for tokens in group)
         texts = generate_sections(
             fusion, fusion.embed(prompts, sessions), [SECTION], max_new_tokens_per_section=120

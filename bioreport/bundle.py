@@ -26,7 +26,7 @@ from bioreport.errors import InputError
 from bioreport.files import folder_written_atomically
 from bioreport.heads import FindingsHead
 from bioreport.hub import EMBEDDED, model_folder
-from bioreport.lora import load_lora
+from bioreport.lora import load_lora, save_lora
 from bioreport.preprocess import PreprocessSpec
 from bioreport.projectors import build_projector
 
@@ -479,8 +479,7 @@ def save_bundle(
         if bundle.adapter is not None:
             shutil.copytree(bundle.adapter, folder / "adapter")
         elif bundle.tune == "lora":
-            # with embeddings in question peft would ask the Hub for the model's vocabulary
-            bundle.fusion.adapter.save_pretrained(folder / "adapter", save_embedding_layers=False)
+            save_lora(bundle.fusion.adapter, folder / "adapter")
         if embed or llm_state is not None:
             config["llm"] = "llm"
         elif local and source is not None:

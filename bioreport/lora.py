@@ -1,10 +1,12 @@
 """Low-rank adapters on a language model, by peft (an optional dependency)."""
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -86,6 +88,17 @@ def load_lora(llm: Any, folder: str | PathLike[str]) -> Any:
         raise InputError(
             folder, f"does not fit the model ({problem})", "give a folder that `train` wrote"
         ) from error
+
+
+def save_lora(adapter: Any, folder: str | PathLike[str]) -> None:
+    """Write what peft's model has learnt, the same bytes for the same weights."""
+    # with embeddings in question peft would ask the Hub for the model's vocabulary
+    adapter.save_pretrained(str(folder), save_embedding_layers=False)
+    path = Path(folder) / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # a set, in no order
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @contextmanager

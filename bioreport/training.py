@@ -298,8 +298,12 @@ class TrainingRun(ABC):
         if resume and checkpoint.is_file():
             self.load(checkpoint)
         processes.wait()
-        if not resume and processes.first():
-            checkpoint.unlink(missing_ok=True)
+        if processes.first():
+            if not resume:
+                checkpoint.unlink(missing_ok=True)
+            for half in checkpoint.parent.glob(f".{checkpoint.name}.*"):
+                # of a run that was killed while it wrote
+                half.unlink()
         if self.log is not None:
             self.writer = _summary_writer()(str(self.log), purge_step=self.step + 1)
         bar = tqdm(

@@ -323,6 +323,24 @@ def test_a_command_that_is_killed_is_compared_with_one_that_is_not(
 
 
 @pytest.mark.slow
+def test_the_comparison_of_ways_to_train_runs(
+    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "training-2000-01-01.json"
+    script = ROOT / "benchmarks" / "training.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "-o", str(output), "--smoke", "--repeats", "1"])
+    monkeypatch.setattr(import_module("operators"), "MALLOC", {"default": {}})
+    runpy.run_path(str(script), run_name="__main__")
+    result = json.loads(output.read_text())
+    for compared in result["malloc"]["default"].values():
+        ours, other = compared["rows"]
+        # of the same steps: the two encoders differ by rounding, packing by less
+        assert ours["largest_difference_of_loss"] < 1e-3 and other["largest_difference_of_loss"] == 0
+        assert compared["speedup"] > 0 and len(ours["runs"]) == 1
+    assert "| packed | `default` |" in "\n".join(import_module("scale_tables").training(result))
+
+
+@pytest.mark.slow
 def test_the_comparison_of_token_variants_runs(
     timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

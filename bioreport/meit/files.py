@@ -22,7 +22,7 @@ from bioreport.files import folder_written_atomically
 from bioreport.fusion_cache import embedding_width
 from bioreport.hub import MEIT, format_of, model_folder
 from bioreport.llm import load_llm
-from bioreport.lora import PUBLISHED, LoraSizes, load_lora
+from bioreport.lora import PUBLISHED, LoraSizes, load_lora, save_lora
 from bioreport.meit.model import Meit
 
 FORMAT, VERSION = MEIT, 1
@@ -72,8 +72,7 @@ def save_meit(
 
     def fill(folder: Path) -> None:
         if meit.adapter is not None:
-            # with embeddings in question peft would ask the Hub for the model's vocabulary
-            meit.adapter.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
+            save_lora(meit.adapter, folder / ADAPTER)
         if meit.learns_fully:
             own = {"state_dict": dict(llm_state)} if llm_state is not None else {}
             meit.language_model.save_pretrained(folder / _LLM, **own)
