@@ -1,4 +1,4 @@
-"""ST read where flutter waves lie on it."""
+"""Flutter waves, told from those of fibrillation, and ST read where they lie on it."""
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from bioreport.ecg.measure import measure_ecg
 from bioreport.ecg.median_beat import MedianBeat
 from bioreport.ecg.rhythm import Intervals
 from bioreport.ecg.simulation import simulate_ecg
+from bioreport.findings import CRITICAL
 
 
 def fluttering(conducted: int, raised: float) -> tuple[MedianBeat, tuple[int, int], Intervals]:
@@ -45,3 +46,19 @@ def test_an_infarct_is_seen_in_flutter_and_flutter_alone_is_none(present: list[s
     found = {f["name"] for f in ecg_findings(measured) if f["present"]}
     assert "atrial_flutter" in found
     assert ("st_elevation_infarction" in found) == bool(present)
+
+
+@pytest.mark.parametrize(
+    ("seed", "name"),
+    [
+        (2_032_006_232, "atrial_fibrillation"),  # coarse, some 320/min for a wave or two
+        (2_033_006_171, "atrial_flutter"),  # conducted at changing ratios
+        (2_033_006_189, "atrial_flutter"),  # 2:1, its waves in ST like an inferior infarct's elevation
+    ],
+)
+def test_flutter_waves_keep_their_length(seed: int, name: str) -> None:
+    simulated = simulate_ecg(seed)
+    assert name in {f["name"] for f in simulated.findings if f["present"]}
+    found = {f["name"] for f in ecg_findings(measure_ecg(simulated.data, 500.0, LEADS)) if f["present"]}
+    assert found & {"atrial_fibrillation", "atrial_flutter"} == {name}
+    assert not found & CRITICAL

@@ -14,7 +14,12 @@ PERIODS = (0.17, 0.26)  # s
 LOWEST_HZ = 3.0  # the waves' own frequency is above, T's is mostly below
 # correlation of the waves with the next ones, and with what lies half a wave later
 CLEAR = ((0.7, -0.2), (0.6, -0.65))
-HALVED = (0.45, -0.25)  # the same at half of an unvarying RR, where T lies on every second wave
+STEADY = 0.45  # correlation with the wave that comes so many later
+WAVES_LATER = 3
+HALVED = (
+    (0.45, -0.25),
+    (0.55, 0.0),
+)  # the same at half of an unvarying RR, where T lies on every second wave
 UPRIGHT_AXIS = (75.0, 105.0)  # degrees either way: the waves of typical flutter run up and down
 LEAST_MV = 0.04
 TIMED = 0.12  # of a wave by which a whole number of them may miss RR
@@ -52,9 +57,17 @@ def flutter_rate(
     allowed = lags >= PERIODS[0] * RATE
     best = int(np.argmax(np.where(allowed, alike, -1)))
     half = _at_lag(data, seen, int(lags[best] // 2))
-    if not any(alike[best] >= least and half <= most for least, most in CLEAR):
+    clear = any(alike[best] >= least and half <= most for least, most in CLEAR)
+    if not clear or _later(data, seen, int(lags[best])) < STEADY:
         return _two_to_one(data, seen, rhythm, p_axis)
     return float(60 * RATE / lags[best])
+
+
+def _later(data: np.ndarray, seen: np.ndarray, lag: int) -> float:
+    """How alike waves are with the third after them: those of fibrillation keep no length that long."""
+    slack = 2 * WAVES_LATER
+    lags = range(WAVES_LATER * lag - slack, WAVES_LATER * lag + slack + 1, 2)
+    return max(_at_lag(data, seen, one) for one in lags)
 
 
 def _two_to_one(data: np.ndarray, seen: np.ndarray, rhythm: Intervals, p_axis: float | None) -> float | None:
@@ -64,7 +77,8 @@ def _two_to_one(data: np.ndarray, seen: np.ndarray, rhythm: Intervals, p_axis: f
         return None
     vertical = UPRIGHT_AXIS[0] <= abs(p_axis) <= UPRIGHT_AXIS[1]
     again, between = _at_lag(data, seen, lag), _at_lag(data, seen, lag // 2)
-    return float(60 * RATE / lag) if vertical and again >= HALVED[0] and between <= HALVED[1] else None
+    clear = any(again >= least and between <= most for least, most in HALVED)
+    return float(60 * RATE / lag) if vertical and clear else None
 
 
 def _at_lag(data: np.ndarray, seen: np.ndarray, lag: int) -> float:
