@@ -204,7 +204,10 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--patience", type=_positive, metavar="EPOCHS", help="stop after so many without better validation"
     )
-    train.add_argument("--log", type=Path, metavar="DIR", help="for TensorBoard")
+    # --log would be taken for several of torchrun's options
+    train.add_argument(
+        "--tensorboard", dest="log", type=Path, metavar="DIR", help="losses and rates go there"
+    )
     train.add_argument(
         "--gradient-checkpointing", action="store_true", help="less memory, more time: layers are run twice"
     )

@@ -22,7 +22,12 @@ OPTIONAL = (
     ("flash-attn", "flash_attn", "faster LLM attention on GPU", "pip install 'bioreport[flash]'"),
     ("pydicom", "pydicom", "ECGs in DICOM", "pip install 'bioreport[dicom]'"),
     ("peft", "peft", "LoRA", "pip install 'bioreport[train]'"),
-    ("accelerate", "accelerate", "training on several devices", "pip install 'bioreport[train]'"),
+    (
+        "tensorboard",
+        "tensorboard",
+        "logs of training (train --tensorboard)",
+        "pip install 'bioreport[train]'",
+    ),
 )
 
 

@@ -91,14 +91,19 @@ def load_lora(llm: Any, folder: str | PathLike[str]) -> Any:
 
 
 def save_lora(adapter: Any, folder: str | PathLike[str]) -> None:
-    """Write what peft's model has learnt, the same bytes for the same weights."""
+    """Write what peft's model has learnt: always the same bytes, and no path of this machine."""
     # with embeddings in question peft would ask the Hub for the model's vocabulary
     adapter.save_pretrained(str(folder), save_embedding_layers=False)
     path = Path(folder) / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     # a set, in no order
     config["target_modules"] = sorted(config["target_modules"])
+    base = config.get("base_model_name_or_path")
+    if base is not None and Path(base).is_dir():
+        config["base_model_name_or_path"] = None
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    # peft's card, which names the base by that path too
+    (Path(folder) / "README.md").unlink(missing_ok=True)
 
 
 @contextmanager

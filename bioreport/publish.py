@@ -150,7 +150,7 @@ def _check(out: Path) -> None:
 
 def _language_model(config: dict[str, Any], folder: Path, llm: str | None) -> Path | str | None:
     """A folder to copy, a Hub id to name, or None where there is none or it lies in the model's folder."""
-    if llm is not None and config.get("learnt") == "all":
+    if llm is not None and (config.get("learnt") == "all" or config.get("tune") == "full"):
         raise InputError(folder, "has a language model of its own that was tuned", "leave out --llm")
     named = llm or config.get("llm")
     if named is None or named == _LLM:

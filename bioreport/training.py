@@ -435,6 +435,8 @@ def _summary_writer() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InputError(
-            "--log", "needs TensorBoard, which is not installed", "run `pip install 'bioreport[train]'`"
+            "--tensorboard",
+            "needs TensorBoard, which is not installed",
+            "run `pip install 'bioreport[train]'`",
         ) from error
     return SummaryWriter

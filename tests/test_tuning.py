@@ -68,6 +68,8 @@ def test_a_bundle_has_what_its_language_model_has_learnt(folder: Path, tmp_path:
             load_bundle(result.folder, llm=str(folder / "llm"))
         assert bundle.fusion.llm.dtype == torch.float32
     else:
+        for file in (result.folder / "adapter").iterdir():
+            assert str(folder).encode() not in file.read_bytes(), file
         (result.folder / "adapter" / "adapter_model.safetensors").write_bytes(b"")
         with pytest.raises(InputError, match="does not fit the model"):
             _ = load_bundle(result.folder, device="cpu").fusion
