@@ -111,11 +111,25 @@ def train(work: Path, smoke: bool) -> Case:
     )
 
 
+def generate(work: Path, smoke: bool, workers: int) -> Case:
+    """`generate -o DIR` of short EEGs; reports are written while others are still to be read."""
+    count, seconds = (3, 12.0) if smoke else (80, 30.0)
+    manifest = eegs(work / "corpus", count, seconds)
+    options = ["--workers", str(workers), "--batch-size", "4", "--device", "cpu", "-q"]
+    return Case(
+        f"{count} EEGs of {seconds:g} s, one of them unreadable, {workers} worker{'s'[: workers > 1]}",
+        lambda folder: ["generate", str(manifest), "-o", str(folder), *options],
+        files,
+    )
+
+
 # name -> what makes it, given a folder to work in and whether it is to be small
 CASES: dict[str, Callable[[Path, bool], Case]] = {
     "encode": lambda work, smoke: encode(work, smoke, 1),
     "train": train,
     "encode --workers 2": lambda work, smoke: encode(work, smoke, 2),
+    "generate -o DIR": lambda work, smoke: generate(work, smoke, 1),
+    "generate -o DIR --workers 2": lambda work, smoke: generate(work, smoke, 2),
 }
 
 

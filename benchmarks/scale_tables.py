@@ -94,3 +94,39 @@ def token_variants(result: dict[str, Any]) -> list[str]:
         f"{result['steps']} steps of {result['batch_size']} on {result['trained_on']} simulated EEGs, judged "
         f"on {result['judged_on']} others. The texts are not grounded.",
     ]
+
+
+def many(result: dict[str, Any]) -> list[str]:
+    """Reports of many recordings: each way, the same command once more, memory."""
+    speed = result["speed"]
+    lines = [
+        f"### Reports of {speed['recordings']} short recordings",
+        "",
+        "Imports and model among the time, the median of the rounds; peak of the process that writes.",
+        "",
+        "| way | time | reports/h | × one a file | padding | peak |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in speed["rows"]:
+        padding, peak = row.get("padded_share"), row.get("peak_mib")
+        lines.append(
+            f"| {row['way']} | {row['seconds']:.1f} s | {row['reports_per_hour']:,.0f} "
+            f"| {row['times_one_by_one']:.1f} | {'' if padding is None else f'{padding:.1%}'} "
+            f"| {'' if peak is None else f'{peak:.0f} MiB'} |"
+        )
+    again = speed["again"]
+    texts = "the same" if speed["texts_are_the_same"] else "NOT the same"
+    lines += [
+        "",
+        f"Texts of all ways are {texts}. The same command once more "
+        f"{'keeps all' if again['all_kept'] else 'does NOT keep all'} in "
+        f"{again['seconds_after_imports']:.2f} s after the imports.",
+        "",
+        "| ECGs of 10 s in one command | peak | time |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {row['recordings']:,} | {row['peak_mib']:.0f} MiB | {duration(row['seconds'])} |"
+        for row in result["memory"]
+    ]
+    return lines

@@ -365,6 +365,7 @@ def benchmarks_readme() -> list[str]:
         ("throughput", (scale_tables.arithmetic,)),
         ("training", (scale_tables.training,)),
         ("token-variants", (scale_tables.token_variants,)),
+        ("many", (scale_tables.many,)),
         ("ecg-tokenizers", (ecg_tables.measured, ecg_tables.classified, ecg_tables.written)),
     ):
         found = newest(kind)

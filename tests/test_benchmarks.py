@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import bioreport_kernels
+from bioreport import cli
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -356,6 +357,37 @@ def test_the_comparison_of_token_variants_runs(
     assert all(row["held_out_loss"] > 0 and 0 <= row["text_f1"] <= 1 for row in result["rows"])
     table = "\n".join(import_module("scale_tables").token_variants(result))
     assert all(row["variant"] in table for row in result["rows"])
+
+
+def test_ways_to_report_on_many_recordings_are_compared(
+    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = import_module("many")
+    (row,) = many.memory(tmp_path / "memory", [1])
+    assert row["written"] == 1 and row["peak_mib"] > row["imports_mib"] > 100 and row["exit"] == 0
+    assert 0 <= row["padded_share"] < 1
+    # a process a measurement would take a minute more
+    started: list[tuple[str, ...]] = []
+
+    def here(batches: str, *arguments: Any) -> dict[str, Any]:
+        started.append((batches, *map(str, arguments[3:])))
+        assert cli.main(["generate", *map(str, arguments[:3]), "-q"]) == 0
+        return {"seconds": 1.0, "peak_mib": 600.0, "padded_share": 0.1}
+
+    def one_by_one(files: list[Path], out: Path) -> dict[str, Any]:
+        return here("none", *files, "-o", out)
+
+    monkeypatch.setattr(many, "measure", here)
+    monkeypatch.setattr(many, "one_by_one", one_by_one)
+    speed = many.speed(tmp_path / "speed", 1, 1, 3)
+    assert started == [
+        *(("none",), ("in order", "--batch-size", "1"), ("in order",), ("by length",)),
+        *(("by length", "--workers", "3"), ("by length",)),
+    ]
+    assert speed["texts_are_the_same"] and speed["again"]["all_kept"]
+    assert speed["rows"][0]["times_one_by_one"] == 1 and speed["rows"][0]["reports_per_hour"] > 0
+    table = "\n".join(import_module("scale_tables").many({"speed": speed, "memory": [row]}))
+    assert "batches by length, 3 workers" in table and "NOT" not in table
 
 
 def test_encode_beside_celms_chain_runs(timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
