@@ -157,9 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--llm", metavar="ID|DIR", help="Hub id or folder of the causal LM (default: the model's)"
     )
-    train.add_argument(
-        "--model", default="bioreport-tiny", metavar="NAME|DIR", help="bundle the encoder comes from"
-    )
+    train.add_argument("--model", metavar="NAME|DIR", help="bundle of the encoder (default: embedded)")
     train.add_argument(
         "--template",
         choices=("published", "chat"),
@@ -186,6 +184,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--projector",
         choices=("linear", "sequence", "perceiver", "sequence-perceiver", "attention"),
         help="default: sequence-perceiver",
+    )
+    train.add_argument(
+        "--combine", type=_positive, metavar="K", help="epochs that share an embedding (linear, sequence)"
+    )
+    train.add_argument(
+        "--queries", type=_positive, metavar="N", help="embeddings of a session (perceivers, attention)"
     )
     train.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     train.add_argument(

@@ -144,6 +144,7 @@ class PrefixFusion(nn.Module):
         # in a list, so that its weights, which are the LLM's, do not count twice
         self._adapter: list[Any] = []
         self.learns_fully = False
+        self.compute: torch.dtype | None = None
         self._checkpointed: list[Any] = []
         # which of the optional arguments this family's forward has
         self._accepts = frozenset(inspect.signature(llm.forward).parameters)
@@ -174,10 +175,11 @@ class PrefixFusion(nn.Module):
         """Take peft's model, made around `llm`, for the LoRA."""
         self._adapter = [adapter]
 
-    def learn_fully(self) -> None:
-        """Let all weights of the LLM learn."""
+    def learn_fully(self, compute: torch.dtype | None = None) -> None:
+        """Let all weights of the LLM learn; where they have another dtype, it computes in `compute`."""
         self.llm.requires_grad_(True)
         self.learns_fully = True
+        self.compute = compute if compute != self.llm.dtype else None
 
     def checkpoint_activations(self) -> None:
         """Keep only each layer's input for the backward pass, and compute the layer once more there."""
@@ -391,7 +393,8 @@ class PrefixFusion(nn.Module):
         slices = keep is not None and "logits_to_keep" in self._accepts
         if slices:
             kwargs["logits_to_keep"] = keep
-        logits = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **kwargs).logits
+        with torch.autocast(embeds.device.type, self.compute, enabled=self.compute is not None):
+            logits = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **kwargs).logits
         return logits if keep is None or slices else logits[:, keep]
 
     def loss(self, fused: FusedInputs | PackedInputs) -> Tensor:

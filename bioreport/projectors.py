@@ -348,6 +348,9 @@ def build_projector(kind: str, encoder_dim: int, llm_dim: int, **sizes: Any) -> 
     ValueError
         For an unknown kind, or sizes that do not fit it or one another.
     """
+    wrong = "queries" if kind in ("linear", "sequence") else "combine"
+    if wrong in sizes:
+        raise ValueError(f"{wrong}={sizes[wrong]} is no size of a {kind} projector")
     if kind == "attention":
         return AttentionAdapter(encoder_dim, embedding=llm_dim, **{"width": encoder_dim, **sizes})
     if kind not in KINDS:

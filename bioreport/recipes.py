@@ -47,6 +47,8 @@ class Recipe:
     ----------
     projector : str or None
         Kind, as `build_projector` takes it; None for MEIT, which has none.
+    encoder : str
+        Bundle whose encoder stands in where none is named.
     tune : {"projector", "lora", "full"}
         What learns of the language model: nothing, low-rank adapters, all.
     epochs, batch_size, at_once : int
@@ -57,6 +59,7 @@ class Recipe:
     """
 
     projector: str | None
+    encoder: str = "bioreport-tiny"
     tune: str = "projector"
     epochs: int = 10
     batch_size: int = 4
@@ -76,7 +79,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "meit": Recipe(
             None, tune="lora", epochs=5, batch_size=64, at_once=16, lr=2e-5, weight_decay=0.0, warmup=0.03
         ),
-        "ecg-tok": Recipe("attention", tune="lora", epochs=1, batch_size=2, lora=LoraSizes(16, 32, 0.05)),
+        "ecg-tok": Recipe(
+            "attention",
+            encoder="bioreport-ecg-tiny",
+            tune="lora",
+            epochs=1,
+            batch_size=2,
+            lora=LoraSizes(16, 32, 0.05),
+        ),
     }
 )
 # what `train` does where no recipe is named

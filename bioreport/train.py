@@ -22,14 +22,14 @@ from bioreport.llm import load_llm
 from bioreport.lora import PUBLISHED, LoraSizes
 from bioreport.manifest import Entry, read_manifest
 from bioreport.pipeline import merge_parts, prompt_for
-from bioreport.projectors import build_projector
+from bioreport.projectors import Projector, build_projector
 from bioreport.prompts import layout_for, sections_of
 from bioreport.recipes import DEFAULT
 from bioreport.tokens import TokenStore, encode_manifest, recording_key
 from bioreport.training import VALIDATION, Result, TrainingRun
 
 if TYPE_CHECKING:
-    from bioreport.fusion import PrefixFusion
+    from bioreport.fusion import PackedInputs, PrefixFusion
 
 logger = logging.getLogger(__name__)
 # so that the model also writes reports of patients whose history nobody gave
@@ -102,8 +102,8 @@ def train(
     encoder_bundle : str, path-like or Bundle
         Where encoder, preprocessing and findings head come from.
     tune : {"projector", "lora", "full"}
-        What learns of the LLM besides: nothing, low-rank adapters, all. An LLM that learns itself is in
-        float32 unless told otherwise: its steps are smaller than what bfloat16 can tell apart.
+        What learns of the LLM besides: nothing, low-rank adapters, all. An LLM that learns itself is kept in
+        float32, whose steps bfloat16 could not tell apart, and computed with in `dtype` (autocast).
     lora : LoraSizes, optional
     quantize : {None, "4bit"}
         See `load_llm`; with ``tune="lora"`` this is QLoRA.
@@ -142,8 +142,6 @@ def train(
     )
     if llm is not None:
         bundle = replace(bundle, llm_source=llm)
-    if tune == "full" and dtype == "auto":
-        bundle = replace(bundle, dtype=torch.float32)
     errors = []
     if processes.first():
         errors = encode_manifest(entries, bundle, token_folder, progress=progress)
@@ -164,6 +162,7 @@ def train(
             "has no report to train on (readable recording, sections, split train)",
             "give a manifest with sections, as `bioreport simulate eeg` writes it",
         )
+    check_samples(fusion, [*training, *validating])
     run = Run(
         fusion, training, validating, seed=seed, epochs=epochs, batch_size=batch_size, at_once=at_once, lr=lr,
         weight_decay=weight_decay, warmup=warmup, clip=clip, max_steps=max_steps, patience=patience, log=log,
@@ -218,9 +217,12 @@ def new_fusion(
     if tune == "full" and quantize is not None:
         raise InputError("--quantize", "keeps weights that cannot learn", "give --tune lora or projector")
     llm, tokenizer = load_llm(
-        bundle.llm_source, device=bundle.device, dtype=bundle.dtype, attention=bundle.attention,
+        bundle.llm_source,
+        device=bundle.device,
+        dtype=torch.float32 if tune == "full" else bundle.dtype,
+        attention=bundle.attention,
         quantize=quantize,
-    )  # fmt: skip
+    )
     llm.requires_grad_(False).eval()
     width = llm.get_input_embeddings().embedding_dim
     # the initial weights hang on the seed alone, not on what was drawn before
@@ -228,12 +230,17 @@ def new_fusion(
     config = {"kind": kind, "encoder_dim": bundle.encoder_dim, "llm_dim": width, **sizes}
     if bundle.compat is not None:
         config["compat"] = bundle.compat
-    projector = build_projector(**config).to(bundle.device)
+    try:
+        projector = build_projector(**config).to(bundle.device)
+    except ValueError as error:
+        raise InputError(
+            "--projector", f"cannot be built ({error})", "choose another, or other sizes"
+        ) from error
     fusion = PrefixFusion(llm, tokenizer, projector, bundle.encoder_dim, compat=bundle.compat)
     if tune == "lora":
         fusion.add_lora(lora or PUBLISHED)
     elif tune == "full":
-        fusion.learn_fully()
+        fusion.learn_fully(bundle.dtype)
     learnt = "projector was" if tune == "projector" else "projector and language model were"
     fresh = replace(
         bundle,
@@ -292,6 +299,37 @@ def _digest(samples: Sequence[Sample]) -> str:
     return digest.hexdigest()
 
 
+def _pack(fusion: "PrefixFusion", samples: Sequence[Sample]) -> "PackedInputs":
+    return fusion.pack(
+        [sample.prompts[0] for sample in samples],
+        [sample.sessions for sample in samples],
+        [sample.response for sample in samples],
+    )
+
+
+@torch.no_grad()
+def check_samples(fusion: "PrefixFusion", samples: Sequence[Sample]) -> None:
+    """See before the first step that the language model can hold every sample, with its longest prompt.
+
+    Raises
+    ------
+    InputError
+        For the first one that it cannot.
+    """
+    limit = fusion.max_positions
+    for sample in samples:
+        # no token is less than a byte: what is short by this count need not be put together
+        most = len(f"{sample.prompts[0]}{sample.response}".encode()) + sum(map(len, sample.sessions))
+        if limit is not None and most < limit // 2 and isinstance(fusion.projector, Projector):
+            continue
+        try:
+            _pack(fusion, [sample])
+        except ValueError as error:
+            raise InputError(
+                sample.file, f"cannot be trained on ({error})", "shorten its history, or choose another LLM"
+            ) from error
+
+
 class Run(TrainingRun):
     """A run of what `read_samples` gives; ``kind`` is the projector's, the rest `TrainingRun`'s."""
 
@@ -324,19 +362,7 @@ class Run(TrainingRun):
 
     def loss(self, samples: Sequence[Sample]) -> Tensor:
         """Mean cross-entropy of the responses, after each one's first prompt."""
-        try:
-            packed = self.fusion.pack(
-                [sample.prompts[0] for sample in samples],
-                [sample.sessions for sample in samples],
-                [sample.response for sample in samples],
-            )
-        except ValueError as error:
-            raise InputError(
-                samples[0].file,
-                f"cannot be trained on ({error})",
-                "shorten its history, or choose another LLM",
-            ) from error
-        return self.fusion(packed)
+        return self.fusion(_pack(self.fusion, samples))
 
     def weight(self, samples: Sequence[Sample]) -> float:
         """Target tokens."""

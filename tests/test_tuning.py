@@ -1,6 +1,7 @@
 """What learns of the language model beside the projector, when training ends, what it logs, and recipes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,31 @@ def test_a_bundle_has_what_its_language_model_has_learnt(folder: Path, tmp_path:
             _ = load_bundle(result.folder, device="cpu").fusion
 
 
-def test_a_language_model_that_learns_is_in_float32(folder: Path, tmp_path: Path) -> None:
-    options = settings(folder, tune="full", max_steps=1, dtype="auto")
-    options["encoder_bundle"] = load_bundle(folder / "encoder", device="cpu", dtype="bfloat16")
-    result = train(folder / "eeg" / "manifest.jsonl", out=tmp_path / "out", **options)
-    assert json.loads((result.folder / "llm" / "config.json").read_text())["dtype"] == "float32"
+def test_a_language_model_that_learns_is_in_float32_and_computes_in_less(
+    folder: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        options = settings(folder, tune="full", max_steps=3)
+        options["encoder_bundle"] = load_bundle(folder / "encoder", device="cpu", dtype=dtype)
+        result = train(folder / "eeg" / "manifest.jsonl", out=tmp_path / dtype, **options)
+        assert json.loads((result.folder / "llm" / "config.json").read_text())["dtype"] == "float32"
+        losses[dtype] = result.losses
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+
+
+def test_a_recording_that_is_too_long_is_named_before_the_first_step(folder: Path, tmp_path: Path) -> None:
+    entries = read_manifest(folder / "eeg" / "manifest.jsonl")
+    entries[4] = replace(entries[4], history="Spells. " * 1000)
+    manifest = write_manifest(tmp_path / "manifest.jsonl", entries)
+    steps: list[int] = []
+    options = settings(folder, on_step=lambda step, loss: steps.append(step))
+    with pytest.raises(InputError, match=r"r4\.edf: .*positions and the language model has 4096"):
+        train(manifest, out=tmp_path / "out", **options)
+    assert not steps
+    with pytest.raises(InputError, match="queries=3 is no size of a linear projector"):
+        train(manifest, out=tmp_path / "out", **options | {"projector_sizes": {"queries": 3}})
 
 
 def test_parts_that_are_added_up_are_the_batch(folder: Path, tmp_path: Path) -> None:
@@ -193,6 +214,9 @@ def test_recipes_are_the_published_settings_and_options_count_before_them(
     assert meit.items() >= {"lr": 2e-5, "epochs": 5, "batch_size": 64, "full": False}.items()
     tok = chosen(monkeypatch, "m.jsonl", "--recipe", "ecg-tok", "--tune", "full", "--at-once", "1")
     assert tok.items() >= {"projector": "attention", "tune": "full", "epochs": 1, "at_once": 1}.items()
+    assert tok["encoder_bundle"] == "bioreport-ecg-tiny"
+    sizes = chosen(monkeypatch, "m.jsonl", "--combine", "4")["projector_sizes"]
+    assert sizes == {"combine": 4} and tok["projector_sizes"] == {}
     plain = chosen(monkeypatch, "m.jsonl")
     assert plain.items() >= {**published, "batch_size": 4, "projector": "sequence-perceiver"}.items()
     parser = build_parser()

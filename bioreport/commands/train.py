@@ -53,9 +53,11 @@ def _train_reports(options: argparse.Namespace, parser: argparse.ArgumentParser)
     else:
         from bioreport.train import train as train_projector
 
+        sizes = {key: value for key in ("combine", "queries") if (value := getattr(options, key)) is not None}
         result = train_projector(
-            options.manifest, projector=options.projector or recipe.projector, tune=tune,
-            encoder_bundle=options.model, tokens=options.tokens, attention=options.attention, **settings,
+            options.manifest, projector=options.projector or recipe.projector, projector_sizes=sizes,
+            tune=tune, encoder_bundle=options.model or recipe.encoder, tokens=options.tokens,
+            attention=options.attention, **settings,
         )  # fmt: skip
     if not processes.first():
         return 0

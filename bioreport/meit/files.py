@@ -209,8 +209,8 @@ def new_meit(
     llm : str
         Hub id or folder.
     device, dtype
-        See `load_meit`. A language model that learns itself is in float32 unless told otherwise: its steps
-        are smaller than what bfloat16 can tell apart.
+        See `load_meit`. A language model that learns itself is kept in float32, whose steps bfloat16 could
+        not tell apart, and computed with in `dtype` (autocast).
     template, max_length
         See `Meit`.
     full : bool
@@ -235,7 +235,7 @@ def new_meit(
         llm,
         device=place,
         quantize=quantize,
-        dtype=torch.float32 if full and dtype == "auto" else resolve_dtype(dtype, place),
+        dtype=torch.float32 if full else resolve_dtype(dtype, place),
     )
     if seed is not None:
         # the initial weights hang on the seed alone, not on what was drawn before
@@ -246,7 +246,7 @@ def new_meit(
     except ValueError as error:
         raise InputError(llm, f"cannot serve MEIT ({error})", "name another language model") from error
     if full:
-        meit.learn_fully()
+        meit.learn_fully(resolve_dtype(dtype, place))
     else:
         meit.add_lora(lora.rank, lora.alpha, lora.dropout)
     return meit

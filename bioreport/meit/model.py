@@ -89,6 +89,7 @@ class Meit(nn.Module):
         # in a list, so that its weights, which are the language model's, do not count twice
         self._adapter: list[Any] = []
         self.learns_fully = False
+        self.compute: torch.dtype | None = None
         self._slices_logits = "logits_to_keep" in inspect.signature(llm.forward).parameters
 
     # what learns
@@ -116,10 +117,17 @@ class Meit(nn.Module):
         """
         self._adapter = [with_lora(self.language_model, rank, alpha, dropout, targets)]
 
-    def learn_fully(self) -> None:
-        """Let all weights of the language model learn, in place of LoRA."""
+    def learn_fully(self, compute: torch.dtype | None = None) -> None:
+        """Let all weights of the language model learn, in place of LoRA.
+
+        Parameters
+        ----------
+        compute : torch.dtype, optional
+            What it computes in, where its weights have another dtype.
+        """
         self.language_model.requires_grad_(True)
         self.learns_fully = True
+        self.compute = compute if compute != self.language_model.dtype else None
 
     @property
     def adapter(self) -> Any:
@@ -205,7 +213,11 @@ class Meit(nn.Module):
     def logits(self, inputs: MeitInputs, keep: Tensor | None = None) -> Tensor:
         """Logits [B, T, vocabulary], or [B, K, vocabulary] at the positions ``keep`` [K] alone."""
         slices = keep is not None and self._slices_logits
-        with self.fusion.attached(inputs.embeddings):
+        device = inputs.input_ids.device.type
+        with (
+            self.fusion.attached(inputs.embeddings),
+            torch.autocast(device, self.compute, enabled=self.compute is not None),
+        ):
             logits = self.language_model(
                 input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask,
