@@ -33,7 +33,8 @@ def report_key(job: Job, settings: str) -> str:
     InputError
         Where a recording cannot be read.
     """
-    content = " ".join(recording_key(path, "") for path in job.recordings)
+    # a report in JSON beside its recording has the name of a sidecar
+    content = " ".join(recording_key(path, "", without=job.target) for path in job.recordings)
     rest = json.dumps([__version__, settings, job.history, [path.name for path in job.recordings]])
     return _digest(content) + _digest(rest)
 

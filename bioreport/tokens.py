@@ -34,7 +34,7 @@ STORE_VERSION = 1
 _SIDECARS = (".eeg", ".vmrk", ".fdt", ".json", ".dat", ".tsv")
 
 
-def recording_key(path: Path, encoding_key: str) -> str:
+def recording_key(path: Path, encoding_key: str, *, without: Path | None = None) -> str:
     """Hash of a recording's content and of all that turns it into tokens.
 
     Parameters
@@ -45,6 +45,8 @@ def recording_key(path: Path, encoding_key: str) -> str:
         of its signal files or its name: header, segments and signal files count, and the key is the same.
     encoding_key : str
         `Bundle.encoding_key`.
+    without : Path, optional
+        A file that is no part of the recording although its name says so.
 
     Raises
     ------
@@ -55,6 +57,8 @@ def recording_key(path: Path, encoding_key: str) -> str:
     with local_copy(path) as here:
         try:
             for file in _files(here):
+                if without is not None and file.resolve() == without.resolve():
+                    continue
                 with open(file, "rb") as handle:
                     digest.update(file.suffix.encode())
                     for block in iter(partial(handle.read, 1 << 20), b""):

@@ -140,6 +140,16 @@ def test_a_recording_that_broke_leaves_no_report_of_what_it_held(
     assert [path.name for path in out.iterdir()] == ["b.md"]
 
 
+def test_reports_may_lie_beside_their_recordings(tmp_path: Path) -> None:
+    eeg(tmp_path / "a.edf", 1)
+    written = []
+    for _ in range(2):
+        assert run("generate", tmp_path, "-o", tmp_path, "--format", "json", "--sections", "SLEEP") == 0
+        written.append((tmp_path / "a.json").stat().st_mtime_ns)
+    # in JSON it has the name of a BIDS sidecar, which would be part of the recording
+    assert written[0] == written[1]
+
+
 def _generate_in_a_fork(arguments: list[str]) -> None:
     torch.set_num_threads(1)  # the threads of the process that was forked are not there
     sys.exit(cli.main(arguments))
