@@ -9,12 +9,8 @@ import json
 import logging
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from bioreport.bundle import Bundle, save_bundle
 from bioreport.heads import FindingsHead
-from bioreport.simulate import simulate_corpus
 from bioreport.tiny.card import card
 from bioreport.tiny.corpus import (
     MODEL_FINDINGS,
@@ -25,15 +21,13 @@ from bioreport.tiny.corpus import (
     build_corpus,
 )
 from bioreport.tiny.encoder import POOL_EPOCHS, SIZES, EpochClassifier, calibrate, score, train_encoder
-from bioreport.tiny.language import build_llm, draw_text, train_llm, train_tokenizer
-from bioreport.tiny.reports import agreeing_manifest
-from bioreport.train import train
+from bioreport.tiny.language import language_model
+from bioreport.tiny.projector import with_projector
 
 log = logging.getLogger("bioreport.tiny")
 DISCLAIMER = "Written by bioreport-tiny, a small model trained on simulated recordings only."
 PROJECTOR = {"queries": 16}
-# seed of the corpus the projector learns on; evaluate on any other
-PROJECTOR_SEED = 900_000_000
+LANGUAGE_RATE = 2e-3
 VALIDATION_RECORDINGS = 400
 
 
@@ -58,11 +52,7 @@ def main() -> None:
     model = train_encoder(shards, work / "encoder.pt", steps=options.encoder_steps)
     head = calibrated_head(model, held_back, work / "thresholds.json")
 
-    llm_folder = language_model(work / "llm", options.language_steps)
-
-    corpus = work / "projector-corpus"
-    if not (corpus / "manifest.jsonl").exists():
-        simulate_corpus(options.projector_recordings, PROJECTOR_SEED, corpus, progress=True)
+    llm_folder = language_model(work / "llm", ((options.language_steps, LANGUAGE_RATE),))
     bundle = Bundle(
         name="bioreport-tiny",
         encoder_config={"class": "CBraMod", **SIZES},
@@ -73,39 +63,17 @@ def main() -> None:
         prompt_style="compact",
         disclaimer=DISCLAIMER,
     )
-    manifest = agreeing_manifest(
-        corpus / "manifest.jsonl", bundle, work / "bundle.training" / "tokens", corpus / "agreeing.jsonl"
-    )
-    result = train(
-        manifest,
-        out=work / "bundle",
-        encoder_bundle=bundle,
+    trained = with_projector(
+        bundle,
+        work,
+        recordings=options.projector_recordings,
+        steps=options.projector_steps,
         projector="sequence-perceiver",
-        projector_sizes=PROJECTOR,
-        epochs=100,
-        batch_size=16,
-        lr=1e-3,
-        max_steps=options.projector_steps,
-        progress=True,
+        sizes=PROJECTOR,
     )
-    log.info("projector: last loss %.4f, validation %s", result.losses[-1], result.validation)
     f1 = json.loads((work / "thresholds.json").read_text())["f1"]
     readme = card(f1, options.recordings, options.projector_recordings, VALIDATION_RECORDINGS)
-    log.info("%s", save_bundle(trained(result.folder), options.output, embed_llm=True, readme=readme))
-
-
-def language_model(folder: Path, steps: int) -> Path:
-    """Train the language model and its tokenizer, unless they are there."""
-    if not (folder / "config.json").exists():
-        rng = np.random.default_rng(0)
-        tokenizer = train_tokenizer(" ".join(draw_text(rng)) for _ in range(20_000))
-        torch.manual_seed(0)
-        llm = build_llm(tokenizer)
-        losses = train_llm(llm, tokenizer, steps=steps)
-        log.info("language model: loss %.4f", float(np.mean(losses[-100:])))
-        llm.bfloat16().save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    return folder
+    log.info("%s", save_bundle(trained, options.output, embed_llm=True, readme=readme))
 
 
 def calibrated_head(model: EpochClassifier, held_back: list[Path], report: Path) -> FindingsHead:
@@ -122,15 +90,6 @@ def calibrated_head(model: EpochClassifier, held_back: list[Path], report: Path)
     )
     head.load_state_dict(model.head.state_dict())
     return head.eval()
-
-
-def trained(folder: Path) -> Bundle:
-    """The bundle of a training run under its own name."""
-    from bioreport.bundle import load_bundle
-
-    bundle = load_bundle(folder, device="cpu", dtype="bfloat16")
-    bundle.name, bundle.disclaimer = "bioreport-tiny", DISCLAIMER
-    return bundle
 
 
 if __name__ == "__main__":

@@ -8,28 +8,24 @@ import argparse
 import logging
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from bioreport.bundle import Bundle, load_bundle, save_bundle
+from bioreport.bundle import Bundle, save_bundle
 from bioreport.ecg.preprocess import ECG_TOK, preprocess_record
 from bioreport.ecg.reading import EcgRecording
 from bioreport.ecg.simulation.record import simulate_ecg
 from bioreport.ecg.tokenizer import load_tokenizer, measure, save_tokenizer, to_tensor, train_tokenizer
 from bioreport.encoders.ecg_autoencoder import EcgTokenizer, TokenizerConfig
-from bioreport.simulate import simulate_corpus
 from bioreport.tiny.card import ecg_card
 from bioreport.tiny.ecg_language import draw_text
-from bioreport.tiny.language import build_llm, train_llm
-from bioreport.tiny.language import train_tokenizer as train_vocabulary
-from bioreport.tiny.reports import agreeing_manifest
-from bioreport.train import train
+from bioreport.tiny.language import language_model
+from bioreport.tiny.projector import with_projector
 
 log = logging.getLogger("bioreport.tiny.ecg")
 NAME = "bioreport-ecg-tiny"
 DISCLAIMER = f"Written by {NAME}, a small model trained on simulated ECGs only."
-# the first two lie beyond every seed that a corpus draws; evaluate on any corpus but the third
-TRAIN_SEED, HELD_BACK_SEED, PROJECTOR_SEED = 10**15, 2 * 10**15, 900_000_000
+# they lie beyond every seed that a corpus draws
+TRAIN_SEED, HELD_BACK_SEED = 10**15, 2 * 10**15
 HELD_BACK = 200
 # steps and learning rate; a second round learns to copy long lists and numbers
 LANGUAGE_ROUNDS = ((1300, 2e-3), (500, 1e-3))
@@ -49,14 +45,11 @@ def main() -> None:
     work = options.work or options.output.with_name(options.output.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
 
-    llm = language_model(work / "llm")
+    llm = language_model(work / "llm", LANGUAGE_ROUNDS, draw_text)
     tokenizer = signal_tokenizer(work / "tokenizer", options.recordings, options.tokenizer_steps)
     held_back = measure(tokenizer, windows(HELD_BACK_SEED, HELD_BACK, tokenizer.config.stride))
     log.info("tokenizer, on recordings held back: %s", held_back)
 
-    corpus = work / "projector-corpus"
-    if not (corpus / "manifest.jsonl").exists():
-        simulate_corpus(options.projector_recordings, PROJECTOR_SEED, corpus, modality="ecg", progress=True)
     bundle = Bundle(
         name=NAME,
         encoder_config={"class": "EcgTokenizer", **tokenizer.config.to_dict()},
@@ -66,24 +59,14 @@ def main() -> None:
         prompt_style="compact",
         disclaimer=DISCLAIMER,
     )
-    manifest = agreeing_manifest(
-        corpus / "manifest.jsonl", bundle, work / "bundle.training" / "tokens", corpus / "agreeing.jsonl"
-    )
-    result = train(
-        manifest,
-        out=work / "bundle",
-        encoder_bundle=bundle,
+    trained = with_projector(
+        bundle,
+        work,
+        recordings=options.projector_recordings,
+        steps=options.projector_steps,
         projector="attention",
-        projector_sizes=ADAPTER,
-        epochs=100,
-        batch_size=16,
-        lr=1e-3,
-        max_steps=options.projector_steps,
-        progress=True,
+        sizes=ADAPTER,
     )
-    log.info("adapter: last loss %.4f, validation %s", result.losses[-1], result.validation)
-    trained = load_bundle(result.folder, device="cpu", dtype="bfloat16")
-    trained.name, trained.disclaimer = NAME, DISCLAIMER
     sizes = tokenizer.config.to_dict()
     readme = ecg_card(held_back, sizes, options.recordings, options.projector_recordings, HELD_BACK)
     log.info("%s", save_bundle(trained, options.output, embed_llm=True, readme=readme))
@@ -106,21 +89,6 @@ def signal_tokenizer(folder: Path, recordings: int, steps: int) -> EcgTokenizer:
         model = train_tokenizer(windows(TRAIN_SEED, recordings, config.stride), config, steps=steps)
         save_tokenizer(model, folder)
     return load_tokenizer(folder)
-
-
-def language_model(folder: Path) -> Path:
-    """Train the language model and its vocabulary, unless they are there."""
-    if not (folder / "config.json").exists():
-        rng = np.random.default_rng(0)
-        vocabulary = train_vocabulary(" ".join(draw_text(rng)) for _ in range(20_000))
-        torch.manual_seed(0)
-        llm = build_llm(vocabulary)
-        for number, (steps, rate) in enumerate(LANGUAGE_ROUNDS):
-            losses = train_llm(llm, vocabulary, steps=steps, lr=rate, seed=number, draw=draw_text)
-            log.info("language model: loss %.4f", float(np.mean(losses[-100:])))
-        llm.bfloat16().save_pretrained(folder)
-        vocabulary.save_pretrained(folder)
-    return folder
 
 
 if __name__ == "__main__":

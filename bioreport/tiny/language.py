@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -273,3 +274,21 @@ def train_llm(
             log.info("step %d of %d: loss %.4f", step + 1, steps, float(np.mean(losses[-100:])))
     llm.eval()
     return losses
+
+
+def language_model(folder: Path, rounds: Sequence[tuple[int, float]], draw: Draw = draw_text) -> Path:
+    """Train a language model and its tokenizer on texts that `draw` gives, unless the folder holds them.
+
+    `rounds` are steps and learning rate of one training after another.
+    """
+    if not (folder / "config.json").exists():
+        rng = np.random.default_rng(0)
+        tokenizer = train_tokenizer(" ".join(draw(rng)) for _ in range(20_000))
+        torch.manual_seed(0)
+        llm = build_llm(tokenizer)
+        for number, (steps, rate) in enumerate(rounds):
+            losses = train_llm(llm, tokenizer, steps=steps, lr=rate, seed=number, draw=draw)
+            log.info("language model: loss %.4f", float(np.mean(losses[-100:])))
+        llm.bfloat16().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
