@@ -50,7 +50,12 @@ def corpus(folder: Path, seed: int, count: int, seconds: float, bundle: Bundle) 
     samples = read_samples(entries, TokenStore(folder / "tokens"), bundle)
     # with and without history, never with facts
     return [
-        (entry, replace(sample, prompts=[*sample.prompts[2:], *sample.prompts[2:]]))
+        (
+            entry,
+            replace(
+                sample, sessions=list(sample.sessions), prompts=[*sample.prompts[2:], *sample.prompts[2:]]
+            ),
+        )
         for entry, sample in zip(entries, samples, strict=True)
     ]
 

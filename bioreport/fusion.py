@@ -370,7 +370,7 @@ class PrefixFusion(nn.Module):
         project: Any = self.projector.packed
         embeddings, lengths = project(rows, [len(tokens) for tokens in packed])
         parts = iter(embeddings.to(self.start_token.dtype).split(lengths))
-        return [[next(parts) for _ in group] for group in sessions]
+        return [[next(parts) for _ in range(len(group))] for group in sessions]
 
     def _check_length(self, length: int) -> None:
         limit = self.max_positions

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from tqdm import tqdm
 
 from bioreport.ecg.wfdb_header import header_path, record_files
@@ -129,14 +130,12 @@ class TokenStore:
 
     def get(self, key: str) -> Evidence:
         """Evidence of a recording; raises KeyError where it is not there, InputError where it is damaged."""
-        shard = self.directory / self._lines[key]["shard"]
-        cure = f"remove the folder {self.directory} and encode anew"
+        shard = self._shard(key)
         try:
             if shard.name not in self._seen:
                 self._seen[shard.name] = json.loads(shard.with_suffix(".json").read_text(encoding="utf-8"))
             seen = self._seen[shard.name][key]
-            with safe_open(shard, "pt") as tensors:
-                tokens = tensors.get_tensor(key)
+            tokens = self.tokens(key)
             return Evidence(
                 file=seen["file"],
                 duration_seconds=seen["duration_seconds"],
@@ -148,8 +147,25 @@ class TokenStore:
                 warnings=seen["warnings"],
                 modality=seen.get("modality", "eeg"),  # shards of EEGs alone did not say it
             )
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise InputError(shard, "is damaged or missing", cure) from error
+        except (OSError, ValueError, KeyError) as error:
+            raise self._damaged(shard) from error
+
+    def tokens(self, key: str) -> Tensor:
+        """Tokens of a recording alone, of which nothing is kept here; raises as `get`."""
+        shard = self._shard(key)
+        try:
+            with safe_open(shard, "pt") as tensors:
+                return tensors.get_tensor(key)
+        except (OSError, SafetensorError) as error:
+            raise self._damaged(shard) from error
+
+    def _shard(self, key: str) -> Path:
+        return self.directory / self._lines[key]["shard"]
+
+    def _damaged(self, shard: Path) -> InputError:
+        return InputError(
+            shard, "is damaged or missing", f"remove the folder {self.directory} and encode anew"
+        )
 
     def note(self, lines: Iterable[dict[str, Any]]) -> None:
         """Take in lines that were just appended to the index."""

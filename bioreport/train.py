@@ -39,12 +39,27 @@ HISTORY_LEFT_OUT = 0.25
 FACTS_LEFT_OUT = 0.5
 
 
+class StoredSessions(Sequence[Tensor]):
+    """Tokens of a report's recordings, read anew whenever they are asked for: a corpus's may be many GB."""
+
+    def __init__(self, store: TokenStore, keys: Sequence[str]) -> None:
+        self.store, self.keys = store, list(keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.store.tokens(self.keys[index])
+
+
 @dataclass(frozen=True)
 class Sample:
     """What one report is trained on."""
 
     file: str
-    sessions: list[Tensor]
+    sessions: Sequence[Tensor]
+    keys: tuple[str, ...]  # of the sessions in the store
+    epochs: int  # tokens of all sessions
     prompts: list[str]  # whole, without history, without facts, without both
     response: str
 
@@ -156,6 +171,7 @@ def train(
     store = TokenStore(token_folder)
     training = read_samples([e for e in entries if e.split in ("train", None)], store, bundle)
     validating = read_samples([e for e in entries if e.split in VALIDATION], store, bundle)
+    del store
     if not training:
         raise InputError(
             manifest,
@@ -259,7 +275,8 @@ def new_fusion(
 def read_samples(entries: Sequence[Entry], store: TokenStore, bundle: Bundle) -> list[Sample]:
     """Entries with a report whose recordings are all in the store, as prompts and responses."""
     encoding = bundle.encoding_key()
-    samples = []
+    # one that does not hold what else is known of all recordings
+    stored, samples = TokenStore(store.directory), []
     for entry in entries:
         unknown = [name for name in entry.sections if name not in sections_of(bundle.modality)]
         if unknown:
@@ -280,7 +297,9 @@ def read_samples(entries: Sequence[Entry], store: TokenStore, bundle: Bundle) ->
         samples.append(
             Sample(
                 file=str(entry.recordings[0]),
-                sessions=[evidence.tokens for evidence in group],
+                sessions=StoredSessions(stored, keys),
+                keys=tuple(keys),
+                epochs=sum(len(evidence.tokens) for evidence in group),
                 prompts=[
                     prompt_for(told, names, history, "tokens", bundle)
                     for told in (parts, replace(parts, facts=[]))
@@ -295,7 +314,7 @@ def read_samples(entries: Sequence[Entry], store: TokenStore, bundle: Bundle) ->
 def _digest(samples: Sequence[Sample]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
-        digest.update(f"{sample.prompts}\0{sample.response}\0{[len(s) for s in sample.sessions]}\0".encode())
+        digest.update(f"{sample.prompts}\0{sample.response}\0{sample.keys}\0".encode())
     return digest.hexdigest()
 
 
@@ -319,7 +338,7 @@ def check_samples(fusion: "PrefixFusion", samples: Sequence[Sample]) -> None:
     limit = fusion.max_positions
     for sample in samples:
         # no token is less than a byte: what is short by this count need not be put together
-        most = len(f"{sample.prompts[0]}{sample.response}".encode()) + sum(map(len, sample.sessions))
+        most = len(f"{sample.prompts[0]}{sample.response}".encode()) + sample.epochs
         if limit is not None and most < limit // 2 and isinstance(fusion.projector, Projector):
             continue
         try:

@@ -257,6 +257,6 @@ class MeitRun(TrainingRun):
 
     def loss(self, samples: Sequence[EcgSample]) -> Tensor:
         """Mean cross-entropy of the reports' tokens."""
-        records = [[self.store.get(sample.key).tokens] for sample in samples]
+        records = [[self.store.tokens(sample.key)] for sample in samples]
         prompts = [self.meit.prompt] * len(samples)
         return self.meit(self.meit.embed(prompts, records, [sample.report for sample in samples]))
