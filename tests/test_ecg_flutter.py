@@ -62,3 +62,10 @@ def test_flutter_waves_keep_their_length(seed: int, name: str) -> None:
     found = {f["name"] for f in ecg_findings(measure_ecg(simulated.data, 500.0, LEADS)) if f["present"]}
     assert found & {"atrial_fibrillation", "atrial_flutter"} == {name}
     assert not found & CRITICAL
+
+
+def test_t_and_p_that_take_turns_in_a_tachycardia_are_no_flutter() -> None:
+    simulated = simulate_ecg(2_032_006_100)  # T waves of an infarct half-way between P waves
+    found = {f["name"] for f in ecg_findings(measure_ecg(simulated.data, 500.0, LEADS)) if f["present"]}
+    assert {"tachycardia", "sinus_rhythm", "st_elevation_infarction"} <= found
+    assert "atrial_flutter" not in found

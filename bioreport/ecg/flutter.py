@@ -60,7 +60,15 @@ def flutter_rate(
     clear = any(alike[best] >= least and half <= most for least, most in CLEAR)
     if not clear or _later(data, seen, int(lags[best])) < STEADY:
         return _two_to_one(data, seen, rhythm, p_axis)
+    if abs(2 * lags[best] / RATE - rhythm.median) < TIMED * lags[best] / RATE and not _vertical(p_axis):
+        # a sinus tachycardia's T and P take turns as well
+        return None
     return float(60 * RATE / lags[best])
+
+
+def _vertical(p_axis: float | None) -> bool:
+    """Whether what precedes QRS may be a wave of flutter: it points up or down, or its axis is not known."""
+    return p_axis is None or UPRIGHT_AXIS[0] <= abs(p_axis) <= UPRIGHT_AXIS[1]
 
 
 def _later(data: np.ndarray, seen: np.ndarray, lag: int) -> float:
@@ -75,10 +83,9 @@ def _two_to_one(data: np.ndarray, seen: np.ndarray, rhythm: Intervals, p_axis: f
     lag = round(rhythm.median * RATE / 2)
     if not rhythm.regular or not PERIODS[0] <= lag / RATE <= PERIODS[1] or p_axis is None:
         return None
-    vertical = UPRIGHT_AXIS[0] <= abs(p_axis) <= UPRIGHT_AXIS[1]
     again, between = _at_lag(data, seen, lag), _at_lag(data, seen, lag // 2)
     clear = any(again >= least and between <= most for least, most in HALVED)
-    return float(60 * RATE / lag) if vertical and clear else None
+    return float(60 * RATE / lag) if _vertical(p_axis) and clear else None
 
 
 def _at_lag(data: np.ndarray, seen: np.ndarray, lag: int) -> float:
