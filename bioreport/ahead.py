@@ -1,5 +1,6 @@
 """Recordings read ahead of the reports, in this process or in several beside it."""
 
+import logging
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from bioreport.meit.reading import MeitReader
     from bioreport.pipeline import ReportPipeline
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 # results that wait for one before them
 _WAITING = 128
@@ -150,7 +152,7 @@ class Reader:
     settings: str | None = None
 
     def __call__(self, job: Job) -> Read:
-        """Never raises InputError for a recording, only where the model cannot be loaded."""
+        """Never raises: whatever a recording leads to is told of it."""
         read = Read(job)
         try:
             with ExitStack() as copies:
@@ -159,6 +161,14 @@ class Reader:
                 self._read(replace(job, recordings=paths), read)
         except InputError as error:
             read.error = error
+        except Exception as error:
+            logger.info("%s", job.recordings[0], exc_info=True)
+            # not what it says: a library's message may hold words of the header
+            read.error = InputError(
+                shown(job.recordings[0]),
+                f"cannot be read ({type(error).__name__})",
+                "look at the traceback that -v shows, or leave the recording out",
+            )
         return read
 
     def _read(self, job: Job, read: Read) -> None:

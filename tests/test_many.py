@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from bioreport import ahead, cli
-from bioreport.ahead import Read, in_thread, read_ahead
+from bioreport.ahead import Models, Read, Reader, in_thread, read_ahead
 from bioreport.commands.generate import WINDOW, _Writing
 from bioreport.ecg.simulation.record import simulate_ecg
 from bioreport.ecg.simulation.writing import write_record
@@ -28,6 +28,7 @@ from bioreport.keys import fingerprint, written_key
 from bioreport.manifest import Entry, read_manifest, write_manifest
 from bioreport.report import Report
 from bioreport.simulate import simulate_eeg, write_edf
+from bioreport.workers import Died
 
 
 def run(*arguments: str | Path) -> int:
@@ -288,6 +289,8 @@ def test_evaluate_finds_reports_where_generate_puts_them(
 class Counting:
     """A model that notes its batches."""
 
+    room = 99
+
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
 
@@ -298,16 +301,46 @@ class Counting:
         return evidence[0]
 
     def write(self, evidence: list[list[int]], *more: Any, **options: Any) -> list[Report]:
+        if len(evidence) > self.room or max(evidence)[0] > 1000:
+            raise torch.OutOfMemoryError("CUDA out of memory")
         self.batches.append([one[0] for one in evidence])
         return [Report("f", "eeg", 1.0, {}, [], [], {}) for _ in evidence]
+
+
+def writing_with(model: Any) -> _Writing:
+    options = Namespace(signal="tokens", batch_size=4, seed=None, quiet=True, verbose=False)
+    bar: Any = SimpleNamespace(update=lambda: None, set_postfix_str=lambda *a, **b: None)
+    return _Writing(options, model, None, "md", 0.0, bar)
+
+
+def test_a_batch_too_large_for_the_gpu_is_written_one_by_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model: Any = Counting()
+    model.room = 1
+    writing = writing_with(model)
+    for length in (1, 2000, 3):
+        job = Job((Path(f"{length}.edf"),), "f", target=tmp_path / f"{length}.md")
+        writing.take(Read(job, modality="eeg", evidence=[length]))  # type: ignore[list-item]
+    writing.finish()
+    assert (writing.written, writing.failed) == (2, 1) and model.batches == [[1], [3]]
+    assert "2000.edf: needs more memory for its report than the GPU has left" in capsys.readouterr().err
+
+
+def test_a_reader_that_breaks_is_told_of_its_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path) -> None:
+        raise IndexError("Haagse_Harry")
+
+    monkeypatch.setattr(ahead, "open_recording", broken)
+    read = Reader(Models())(Job((Path("a.edf"),), "a"))
+    assert str(read.error).startswith("a.edf: cannot be read (IndexError); look at the traceback that -v")
 
 
 def test_batches_are_of_like_length_and_few_recordings_wait(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model: Any = Counting()
-    options = Namespace(signal="tokens", batch_size=4, seed=None, quiet=True, verbose=False)
-    writing = _Writing(options, model, None, "md", 0.0, SimpleNamespace(update=lambda: None))  # type: ignore[arg-type]
+    writing = writing_with(model)
     draw = random.Random(0)
     lengths = [draw.randrange(1000) for _ in range(37)]
     for number, length in enumerate(lengths):
@@ -322,19 +355,20 @@ def test_batches_are_of_like_length_and_few_recordings_wait(
     assert model.batches == [part[i : i + 4] for part in expected for i in range(0, len(part), 4)]
 
 
-def _die_over_one(job: Job) -> Read:
-    if job.name == "1":
-        os._exit(7)
-    time.sleep(0.2 * (job.name == "0"))
-    return Read(job)
-
-
-def test_a_process_that_dies_costs_its_recording_and_the_order_stays() -> None:
+def test_a_process_that_dies_costs_its_recording_and_the_order_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [Job((Path(f"{number}.edf"),), str(number)) for number in range(5)]
-    reads = list(read_ahead(jobs, _die_over_one, workers=2))
+
+    def processes(setup: Any, tasks: Any, workers: int) -> Iterator[tuple[tuple[int, Job], bytes | Died]]:
+        assert workers == 3
+        work = setup(0)
+        for number, job in sorted(tasks, key=lambda task: -task[0]):
+            yield (number, job), Died(-9) if number == 1 else work((number, job))
+
+    monkeypatch.setattr(ahead, "run_in_processes", processes)
+    reads = list(read_ahead(jobs, Read, workers=3))
     assert [read.job for read in reads] == jobs
     assert [read.error is not None for read in reads] == [False, True, False, False, False]
-    assert "1.edf: ended the process that was reading it (exit code 7)" in str(reads[1].error)
+    assert "1.edf: ended the process that was reading it (killed by SIGKILL)" in str(reads[1].error)
 
 
 def test_what_waits_for_a_slow_recording_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,11 +86,13 @@ class _Writing:
     ) -> None:
         self.options, self.models, self.sections = options, models, sections
         self.form, self.temperature, self.bar = form, temperature, bar
-        self.written = self.kept = self.failed = 0
+        self.read = self.written = self.kept = self.failed = 0
         self._waiting: dict[str, list[tuple[int, Read]]] = {}
 
     def take(self, read: "Read") -> None:
         """Count what needs no writing; write what waits where enough does."""
+        self.read += 1
+        self.bar.set_postfix_str(f"{self.read} read", refresh=False)
         for line in read.notes:
             say(self.options, line, only_verbose=True)
         if read.kept:
@@ -130,6 +132,8 @@ class _Writing:
             self._write([read for _, read in waiting[first : first + size]])
 
     def _write(self, batch: "list[Read]") -> None:
+        from torch import OutOfMemoryError
+
         try:
             reports = self.models.writer(batch[0].modality).write(
                 [read.evidence for read in batch],
@@ -140,12 +144,14 @@ class _Writing:
                 seed=self.options.seed,
                 stages=[read.stages for read in batch],
             )
-        except InputError as error:
-            if len(batch) == 1:
+        except (InputError, OutOfMemoryError) as error:
+            if len(batch) > 1:  # one that is too long for the model stops no other
+                for read in batch:
+                    self._write([read])
+            elif isinstance(error, InputError):
                 self._lose(batch[0], error)
-                return
-            for read in batch:  # one that is too long for the model stops no other
-                self._write([read])
+            else:
+                self._lose(batch[0], _too_much(batch[0]))
             return
         for read, report in zip(batch, reports, strict=True):
             report.key = read.key
@@ -198,6 +204,14 @@ class _Writing:
             f"{times}",
             only_verbose=True,
         )
+
+
+def _too_much(read: "Read") -> InputError:
+    return InputError(
+        read.job.recordings[0],
+        "needs more memory for its report than the GPU has left",
+        "use --dtype bfloat16, a smaller model, or --device cpu",
+    )
 
 
 def _settings(options: argparse.Namespace, sections: list[str] | None, temperature: float) -> str:
