@@ -19,6 +19,7 @@ from bioreport.evidence import BundleReader, Evidence
 from bioreport.hub import EMBEDDED, MEIT, format_of, model_folder
 from bioreport.jobs import Job
 from bioreport.keys import report_key, written_key
+from bioreport.logs import quiet_loggers
 from bioreport.prompts import sections_of
 from bioreport.recording import Recording, open_recording
 from bioreport.remote import local_copy, shown
@@ -234,7 +235,8 @@ def read_ahead(jobs: Sequence[Job], reader: Callable[[Job], Read], workers: int 
         yield from map(reader, jobs)
         return
     workers = min(workers, len(jobs))
-    results = run_in_processes(_Setup(reader, workers), enumerate(jobs), workers)
+    setup = _Setup(reader, workers, logger.isEnabledFor(logging.INFO))
+    results = run_in_processes(setup, enumerate(jobs), workers)
     yield from _in_turn(_opened(in_thread(results, most=2 * workers)))
 
 
@@ -270,8 +272,10 @@ class _Setup:
 
     reader: Callable[[Job], Read]
     workers: int
+    verbose: bool
 
     def __call__(self, number: int) -> Callable[[tuple[int, Job]], bytes]:
+        quiet_loggers(self.verbose)
         torch.set_num_threads(max(1, torch.get_num_threads() // self.workers))
         models = getattr(self.reader, "models", None)
         if models is not None and resolve_device(models.device).type == "cuda":
@@ -322,4 +326,5 @@ def in_thread(items: Iterator[T], most: int) -> Iterator[T]:
             yield item
     finally:
         left.set()
-        thread.join()
+        # it sees that at its next item, which may be long in coming: whoever presses Ctrl-C waits no longer
+        thread.join(timeout=1.0)
