@@ -34,7 +34,8 @@ def load_llm(
         Transformers' own names. None takes the fastest that torch alone has for this family (SDPA as a
         rule); ``"flash_attention_2"`` needs flash-attn, a CUDA device, and 16 bits.
     quantize : {None, "4bit"}
-        ``"4bit"``: frozen weights as NormalFloat4, computed with in `dtype` (QLoRA); needs bitsandbytes.
+        ``"4bit"``: frozen weights as NormalFloat4, computed with in `dtype` (QLoRA); needs bitsandbytes and a
+        CUDA device.
 
     Returns
     -------
@@ -142,7 +143,12 @@ def _quantized(device: torch.device, dtype: str | torch.dtype) -> dict[str, Any]
         raise InputError(
             "--quantize 4bit",
             "needs bitsandbytes, which is not installed here",
-            "run `pip install bitsandbytes`, or leave out --quantize",
+            "run `pip install 'bioreport[quantize]'`, or leave out --quantize",
+        )
+    if device.type != "cuda":
+        # bitsandbytes' way of computing on a CPU in eval mode has no gradient
+        raise InputError(
+            "--quantize 4bit", f"needs a CUDA device and not the {device.type}", "leave out --quantize"
         )
     config = BitsAndBytesConfig(
         load_in_4bit=True,

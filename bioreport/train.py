@@ -182,7 +182,7 @@ def train(
     run = Run(
         fusion, training, validating, seed=seed, epochs=epochs, batch_size=batch_size, at_once=at_once, lr=lr,
         weight_decay=weight_decay, warmup=warmup, clip=clip, max_steps=max_steps, patience=patience, log=log,
-        kind=projector,
+        kind=projector, language_model=[bundle.llm_source, quantize],
     )  # fmt: skip
     run.follow(
         work / "checkpoint.pt", resume=resume, save_every=save_every, progress=progress, on_step=on_step
@@ -350,7 +350,19 @@ def check_samples(fusion: "PrefixFusion", samples: Sequence[Sample]) -> None:
 
 
 class Run(TrainingRun):
-    """A run of what `read_samples` gives; ``kind`` is the projector's, the rest `TrainingRun`'s."""
+    """A run of what `read_samples` gives.
+
+    Parameters
+    ----------
+    fusion : PrefixFusion
+    samples, held_out : sequence of Sample
+    kind : str
+        The projector's.
+    language_model : sequence of str or None
+        What else a checkpoint must agree on: source and quantization.
+    **settings
+        See `TrainingRun`.
+    """
 
     def __init__(
         self,
@@ -359,11 +371,12 @@ class Run(TrainingRun):
         held_out: Sequence[Sample] = (),
         *,
         kind: str,
+        language_model: Sequence[str | None] = (),
         **settings: Any,
     ) -> None:
         self.fusion = fusion
         self._targets: dict[str, int] = {}
-        identity = {"projector": kind, "data": _digest(samples)}
+        identity = {"projector": kind, "language_model": language_model, "data": _digest(samples)}
         super().__init__(fusion, samples, held_out, identity=identity, **settings)
 
     def shown(self, chosen: Sequence[int]) -> list[Sample]:

@@ -176,7 +176,8 @@ def test_what_does_not_go_together_is_one_sentence(
     monkeypatch.setattr("transformers.utils.is_bitsandbytes_available", lambda: False)
     with pytest.raises(InputError, match="needs bitsandbytes"):
         train(manifest, out=out, **settings(folder, tune="lora", quantize="4bit"))
-    with pytest.raises(InputError, match="needs bitsandbytes"):
+    monkeypatch.setattr("transformers.utils.is_bitsandbytes_available", lambda: True)
+    with pytest.raises(InputError, match="needs a CUDA device"):
         load_llm(folder / "llm", quantize="4bit")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
