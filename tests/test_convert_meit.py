@@ -70,6 +70,8 @@ def test_meit_with_lora_writes_what_it_did(form: str, llm: str, tmp_path: Path) 
     torch.save(state, file)
     again = load_meit(convert("meit", file, tmp_path / "meit", llm=llm), device="cpu")
     torch.testing.assert_close(loss(again), expected)
+    config = json.loads((tmp_path / "meit" / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] is None  # no folder of this machine
     assert again.adapter is not None and again.text.template == "published" and again.max_length == 128
 
 

@@ -94,7 +94,8 @@ def _with_lora(
         for key, tensor in lora.items()
     }
     config = _adapter_config(file, tensors)
-    config["base_model_name_or_path"] = llm
+    # no path of this machine or of another
+    config["base_model_name_or_path"] = None if llm is None or Path(llm).is_dir() else llm
 
     def fill(folder: Path) -> None:
         (folder / ADAPTER).mkdir()
