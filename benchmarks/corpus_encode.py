@@ -9,8 +9,10 @@ then its loader reads them back, and CBraMod runs over 500 epochs at a time and 
 original: channels are found under any spelling, and epochs are read in order.
 
 Ours is what a worker of `bioreport encode` does, hashing, writing its part and the shard included; the bundle
-has the published sizes and the same random weights. Each chain is one process; they take turns recording by
-recording, and what counts is the time from path to result, models and imports loaded before.
+has the published sizes and the same random weights. It is measured in float32, as the other is, and with its
+encoder's matrix products in bfloat16 (``"products"`` in the bundle's config). Each chain is one process; they
+take turns recording by recording, and what counts is the time from path to result, models and imports loaded
+before.
 """
 
 import argparse
@@ -68,7 +70,7 @@ def ours(model: Path, out: Path, count: int) -> Chain:
         if position + 1 < count:
             return seconds, np.zeros(0)
         writer.__exit__(None, None, None)
-        return seconds, TokenStore(out).get(outcome.key).tokens.numpy()
+        return seconds, TokenStore(out).get(outcome.key).tokens.float().numpy()
 
     return encode
 
@@ -133,21 +135,29 @@ def celm(model: Path, out: Path, count: int) -> Chain:
     return encode
 
 
-CHAINS = {"bioreport": ours, "CELM's chain": celm}
+PEER = "CELM's chain"
+# and the dtype of the encoder's products
+CHAINS = {
+    "bioreport": (ours, "float32"),
+    "bioreport, bfloat16 products": (ours, "bfloat16"),
+    PEER: (celm, "float32"),
+}
 
 
 def child(name: str, model: Path, out: Path, count: int, first: Path) -> None:
     """Encode what standard input names, and tell of it in JSON lines."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    make, products = CHAINS[name]
     with tempfile.TemporaryDirectory() as folder:
         # what a first call loads
-        CHAINS[name](model, Path(folder), 1)(0, first)
-    chain = CHAINS[name](model, out, count)
+        make(model / products, Path(folder), 1)(0, first)
+    chain = make(model / products, out, count)
     channel.write("{}\n")
     for position, line in enumerate(sys.stdin):
         seconds, tokens = chain(position, Path(line.strip()))
-        channel.write(json.dumps({"seconds": seconds, "tokens": list(tokens.shape)}) + "\n")
+        channel.write(json.dumps({"seconds": seconds}) + "\n")
+    np.save(out.with_suffix(".npy"), tokens)
 
 
 def measure(setting: str, recordings: list[Path], warm_up: Path, model: Path, work: Path) -> dict[str, Any]:
@@ -197,14 +207,16 @@ def measure(setting: str, recordings: list[Path], warm_up: Path, model: Path, wo
             "files": len(written),
             "each_seconds": totals,
         }
-    own, theirs = rows.values()
-    return {
-        "malloc": setting,
-        "chains": rows,
-        "speedup": theirs["seconds"] / own["seconds"],
-        "speedup_of_each": [b / a for a, b in zip(own["each_seconds"], theirs["each_seconds"], strict=True)],
-        "bytes_ratio": theirs["bytes"] / own["bytes"],
-    }
+    peer = rows[PEER]
+    for name, row in rows.items():
+        if name != PEER:
+            each = zip(peer["each_seconds"], row["each_seconds"], strict=True)
+            row["speedup"] = peer["seconds"] / row["seconds"]
+            row["speedup_of_each"] = [theirs / own for theirs, own in each]
+            row["bytes_ratio"] = peer["bytes"] / row["bytes"]
+    exact, rounded = (np.load((work / name).with_suffix(".npy")) for name in list(CHAINS)[:2])
+    error = float(np.sqrt(np.mean((rounded - exact) ** 2)) / exact.std())
+    return {"malloc": setting, "chains": rows, "bfloat16_tokens_rms_difference": error}
 
 
 def main() -> None:
@@ -221,11 +233,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.manual_seed(0)
-    bundle = Bundle(name="random", encoder_config={"class": "CBraMod"}, encoder=CBraMod().eval())
+    encoder = CBraMod().eval()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        save_bundle(bundle, work / "model")
+        for products in ("float32", "bfloat16"):
+            config = {"class": "CBraMod", "products": products}
+            save_bundle(Bundle("random", encoder_config=config, encoder=encoder), work / "model" / products)
         recordings = [work / f"{i:03d}.edf" for i in range(options.count)]
         for i, recording in enumerate(recordings):
             long_recording(recording, options.seconds, seed=i)
@@ -247,9 +261,10 @@ def main() -> None:
         },
     )
     for row in rows:
-        print(
-            f"{row['malloc']}: {row['speedup']:.2f} × recordings/h, 1/{row['bytes_ratio']:.0f} of the bytes"
-        )
+        for name, chain in row["chains"].items():
+            if name != PEER:
+                ratios = f"{chain['speedup']:.2f} × recordings/h, 1/{chain['bytes_ratio']:.0f} of the bytes"
+                print(f"{row['malloc']}, {name}: {ratios}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def cbramod(state_dict: StateDict, *, nhead: int = 8, compat: str | None = None)
     ValueError
         Where keys are missing or unexpected, naming them, or a shape does not fit.
     """
-    sizes = cbramod_sizes(state_dict)
+    sizes: dict[str, Any] = {**cbramod_sizes(state_dict)}
     return _filled(CBraMod(**sizes, nhead=nhead, compat=compat), unwrapped(state_dict), "CBraMod")
 
 

@@ -397,9 +397,12 @@ def test_encode_beside_celms_chain_runs(timing: Any, tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     runpy.run_path(str(script), run_name="__main__")
     (row,) = json.loads(output.read_text())["rows"]
-    own, theirs = row["chains"].values()
-    assert own["files"] == 4 and theirs["files"] == 20  # index, shard, its evidence, lock; a pickle for 10 s
-    assert row["bytes_ratio"] > 50 and row["speedup"] > 0 and len(row["speedup_of_each"]) == 2
+    *own, theirs = row["chains"].values()
+    assert theirs["files"] == 20  # a pickle for 10 s
+    for chain in own:
+        assert chain["files"] == 4  # index, shard, its evidence, lock
+        assert chain["bytes_ratio"] > 50 and chain["speedup"] > 0 and len(chain["speedup_of_each"]) == 2
+    assert 0 < row["bfloat16_tokens_rms_difference"] < 0.1
 
 
 @pytest.mark.slow

@@ -306,3 +306,33 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         model(x, torch.ones(2, 5, dtype=torch.bool))
     with pytest.raises(ValueError, match="patch_mask must be"):
         model(x, patch_mask=torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("rows", [1, 15, 48])
+def test_products_without_gradients_are_those_with(rows: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, generator=draw) for shape in ((2 * rows, 40), (24, 40), (24,)))
+    # as a layer gives them: every other row and column of something larger
+    x = x[::2, ::2]
+    weight = weight[:, ::2]
+    expected = F.gelu(F.linear(x.double(), weight.double(), bias.double()))
+    with torch.inference_mode():
+        assert relative(linear(x, weight, bias, gelu=True).double(), expected) < 1e-6
+    assert relative(linear(x, weight.requires_grad_(), bias, gelu=True).double(), expected) < 1e-6
+
+
+def test_products_in_bfloat16_stay_near() -> None:
+    x = signal(3, 5, 4)
+    exact, rounded = small(), small(products="bfloat16")
+    rounded.load_state_dict(exact.state_dict())
+    with torch.inference_mode():
+        expected, got = exact(x), rounded(x)
+    assert got.dtype == torch.float32
+    error = float((got - expected).square().mean().sqrt() / expected.std())
+    assert 1e-4 < error < 2e-2
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    mask[:, 2] = False
+    with torch.inference_mode():
+        assert relative(rounded(x, mask), rounded(x.index_fill(1, torch.tensor(2), 7.0), mask)) == 0
+    with pytest.raises(ValueError, match="products must be 'float32' or 'bfloat16', got 'half'"):
+        small(products="half")
