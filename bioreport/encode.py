@@ -104,7 +104,7 @@ class Encoding:
 
         def read(file: Path) -> Evidence:
             try:
-                return read_evidence(open_recording(file), bundle)
+                return read_evidence(open_recording(file), bundle, overlap=True)
             except InputError:
                 raise
             except Exception as error:

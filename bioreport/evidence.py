@@ -3,6 +3,7 @@
 One pass over the signal in constant memory; what grows is one token and one row of scores an epoch.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bioreport.background import made_ahead
 from bioreport.bundle import EMBEDDED, Bundle
 from bioreport.ecg.facts import prompt_facts, report_facts
 from bioreport.ecg.reading import EcgRecording
@@ -95,6 +97,7 @@ def read_evidence(
     line_frequency: float | None = None,
     statistics: bool = False,
     stages: Stages | None = None,
+    overlap: bool = False,
 ) -> Evidence:
     """Read, filter, encode and measure a recording in one pass.
 
@@ -107,6 +110,9 @@ def read_evidence(
         Mains frequency in Hz (50 or 60) where it is known; else the sidecar's, else detected.
     statistics : bool
         Also compute CELM's band-power text.
+    overlap : bool
+        Read, filter and measure an EEG in a thread while the batch before is encoded. The stages' seconds
+        then add up to more than passed.
 
     Raises
     ------
@@ -138,11 +144,22 @@ def read_evidence(
     measurer = Measurer(recording, spec, line)
     powers = BandPowerStatistics(spec) if statistics else None
 
+    reading = Stages() if overlap else stages
+
     def on_raw(segment: Segment, start: int, data: np.ndarray) -> None:
-        with stages("measure"):
+        with reading("measure"):
             measurer.on_raw(segment, start, data)
 
-    batches = stream_epochs(recording, spec, line_frequency=line.frequency, on_raw=on_raw, stages=stages)
+    batches = stream_epochs(recording, spec, line_frequency=line.frequency, on_raw=on_raw, stages=reading)
+
+    def measured() -> Iterator[EpochBatch]:
+        for batch in reading.each("preprocess", batches):
+            with reading("measure"):
+                measurer.update(batch)
+                if powers is not None:
+                    powers.update(batch)
+            yield batch
+
     # held as a whole from the start: lists of small pieces between large temporaries would scatter the heap
     head = bundle.findings_head
     n, names = batches.n_epochs, head.names if head is not None else ()
@@ -151,15 +168,7 @@ def read_evidence(
     places = torch.empty(n, len(names), len(spec.channels), dtype=torch.float16)
     starts = np.empty(n)
     done = usable = 0
-    while True:
-        with stages("preprocess"):
-            batch = next(batches, None)
-        if batch is None:
-            break
-        with stages("measure"):
-            measurer.update(batch)
-            if powers is not None:
-                powers.update(batch)
+    for batch in made_ahead(measured()) if overlap else measured():
         with stages("encode"):
             token, by_channel = encode_epochs(bundle, batch)
             rows = slice(done, done + len(token))
@@ -170,6 +179,8 @@ def read_evidence(
         starts[rows] = batch.start_seconds
         done = rows.stop
         usable += int(batch.channel_mask.any(1).sum())
+    if overlap:
+        stages.add(reading)
     if usable == 0:
         raise InputError(
             recording.path,

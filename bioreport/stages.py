@@ -40,6 +40,11 @@ class Stages:
                 if self._within:
                     self._within[-1] += taken
 
+    def add(self, other: "Stages") -> None:
+        """Seconds of stages that ran beside these."""
+        for name, seconds in other.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
     def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
         """The items, with the making of each as a stage."""
         source = iter(items)

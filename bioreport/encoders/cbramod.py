@@ -10,11 +10,12 @@ products.
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import MutableMapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from bioreport_kernels import aggregate_epochs
 from bioreport_kernels.reference import accumulation_dtype
@@ -27,35 +28,51 @@ GROUPS = 5
 EPOCHS_AT_ONCE = 8
 # exp of it is 0 in every dtype, and it is finite in every dtype, so a wholly masked row does not become NaN.
 MASKED_SCORE = -30000.0
-# what torch.compile calls for a linear layer on a CPU; absent where PyTorch was built without oneDNN
-ONEDNN_PRODUCT = (
-    getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+# what oneDNN multiplies by the call that torch.compile makes of a linear layer on a CPU
+ONEDNN_DTYPES: tuple[torch.dtype, ...] = ()
+if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    ONEDNN_DTYPES = (torch.float32,)
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        ONEDNN_DTYPES += (torch.bfloat16,)
+_ROUNDED: MutableMapping[Tensor, tuple[tuple[int, torch.device, torch.dtype], Tensor]] = (
+    WeakTensorKeyDictionary()
 )
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
-    """rows [N, in] weightᵀ + bias, through GELU where it is asked for.
+    """rows [N, in] weightᵀ + bias in the dtype of the rows, through GELU where it is asked for.
 
-    In float32 on a CPU by oneDNN: PyTorch gives plain products to MKL, which runs at half of oneDNN's speed
+    On a CPU by oneDNN: PyTorch gives plain products in float32 to MKL, which runs at half of oneDNN's speed
     where the processor is not Intel's. Without gradients as oneDNN's own product, which applies GELU before
     it writes; with gradients as a 1 × 1 convolution, which PyTorch gives to oneDNN from a batch of 16 images
     on whatever the number of threads.
     """
-    if (
-        rows.device.type != "cpu"
-        or rows.dtype != torch.float32
-        or not len(rows)
-        or torch.is_autocast_enabled("cpu")
-    ):
+    if rows.dtype != weight.dtype and not torch.is_autocast_enabled(rows.device.type):
+        weight, bias = _rounded(weight, rows.dtype), _rounded(bias, rows.dtype)
+    if rows.device.type != "cpu" or not len(rows) or torch.is_autocast_enabled("cpu"):
         out = F.linear(rows, weight, bias)
-    elif ONEDNN_PRODUCT is not None and not torch.is_grad_enabled():
-        return ONEDNN_PRODUCT(rows, weight, bias, "gelu" if gelu else "none", [], "none" if gelu else "")
-    elif len(rows) % 16:
+    elif not torch.is_grad_enabled() and rows.dtype in ONEDNN_DTYPES:
+        product = torch.ops.mkldnn._linear_pointwise
+        return product(rows, weight, bias, "gelu" if gelu else "none", [], "none" if gelu else "")
+    elif len(rows) % 16 or rows.dtype != torch.float32:
         out = F.linear(rows, weight, bias)
     else:
         image = rows.reshape(16, -1, 1, rows.shape[1]).permute(0, 3, 1, 2)
         out = F.conv2d(image, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(len(rows), -1)
     return F.gelu(out) if gelu else out
+
+
+def _rounded(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    """A parameter in another dtype, kept for the next call where nothing is learnt."""
+    if (parameter.requires_grad and torch.is_grad_enabled()) or parameter.is_inference():
+        return parameter.to(dtype)
+    kept = _ROUNDED.get(parameter)
+    # the device too: moving a module leaves the version as it was
+    if kept is None or kept[0] != (parameter._version, parameter.device, dtype):
+        with torch.inference_mode(False):
+            kept = (parameter._version, parameter.device, dtype), parameter.detach().to(dtype)
+        _ROUNDED[parameter] = kept
+    return kept[1]
 
 
 class CrissCrossAttention(nn.Module):
@@ -100,10 +117,16 @@ class CrissCrossAttention(nn.Module):
 
 
 class CrissCrossLayer(nn.Module):
-    """Pre-norm transformer layer: channels and patches side by side, then the feed-forward."""
+    """Pre-norm transformer layer: channels and patches side by side, then the feed-forward.
 
-    def __init__(self, d_model: int, nhead: int, dim_feedforward: int) -> None:
+    products is the dtype that matrices are multiplied in; None is that of the rows.
+    """
+
+    def __init__(
+        self, d_model: int, nhead: int, dim_feedforward: int, products: torch.dtype | None = None
+    ) -> None:
         super().__init__()
+        self.products = products
         self.self_attn_s = CrissCrossAttention(d_model // 2, nhead // 2, axis=1)
         self.self_attn_t = CrissCrossAttention(d_model // 2, nhead // 2, axis=2)
         self.linear1 = nn.Linear(d_model, dim_feedforward)
@@ -115,16 +138,18 @@ class CrissCrossLayer(nn.Module):
         self, rows: Tensor, shape: torch.Size, channel_bias: Tensor | None, patch_bias: Tensor | None
     ) -> Tensor:
         """rows [B * C * P, d_model]; the biases are what `CrissCrossAttention` takes along each axis."""
-        over_channels, over_patches = self.norm1(rows).chunk(2, 1)
-        rows = rows + torch.cat(
+        dtype = self.products or rows.dtype
+        over_channels, over_patches = self.norm1(rows).to(dtype).chunk(2, 1)
+        attended = torch.cat(
             [
                 self.self_attn_s(over_channels, shape, channel_bias),
                 self.self_attn_t(over_patches, shape, patch_bias),
             ],
             1,
         )
-        hidden = linear(self.norm2(rows), self.linear1.weight, self.linear1.bias, gelu=True)
-        return rows + linear(hidden, self.linear2.weight, self.linear2.bias)
+        rows = rows + attended.to(rows.dtype)
+        hidden = linear(self.norm2(rows).to(dtype), self.linear1.weight, self.linear1.bias, gelu=True)
+        return rows + linear(hidden, self.linear2.weight, self.linear2.bias).to(rows.dtype)
 
 
 class PatchEmbedding(nn.Module):
@@ -232,9 +257,9 @@ class CBraMod(nn.Module):
         if products not in ("float32", "bfloat16"):
             raise ValueError(f"products must be 'float32' or 'bfloat16', got {products!r}")
         self.out_dim, self.nhead, self.compat = out_dim, nhead, compat
-        self.products = products
+        dtype = torch.bfloat16 if products == "bfloat16" else None
         self.patch_embedding = PatchEmbedding(d_model, filters)
-        layers = (CrissCrossLayer(d_model, nhead, dim_feedforward) for _ in range(n_layer))
+        layers = (CrissCrossLayer(d_model, nhead, dim_feedforward, dtype) for _ in range(n_layer))
         self.encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
         self.proj_out = nn.Sequential(nn.Linear(d_model, out_dim))
 
@@ -306,10 +331,6 @@ class CBraMod(nn.Module):
             [self._encode_together(x[part], None if mask is None else mask[part], places) for part in parts]
         )
 
-    def _multiplying(self, device: str) -> AbstractContextManager[object]:
-        # nothing where it is float32: a caller may have an autocast of its own
-        return torch.autocast(device, torch.bfloat16) if self.products == "bfloat16" else nullcontext()
-
     def _encode_together(self, x: Tensor, mask: Tensor | None, places: tuple[Tensor, int] | None) -> Tensor:
         x = self.patch_embedding(x, mask)
         if mask is not None:
@@ -329,11 +350,9 @@ class CBraMod(nn.Module):
         shape, rows = x.shape[:3], x.reshape(-1, x.shape[3])
         head = self.proj_out[0]
         assert isinstance(head, nn.Linear)
-        with self._multiplying(x.device.type):
-            for layer in layers:
-                rows = layer(rows, shape, channel_bias, patch_bias)
-            rows = linear(rows, head.weight, head.bias)
-        x = rows.to(x.dtype).view(*shape, -1)
+        for layer in layers:
+            rows = layer(rows, shape, channel_bias, patch_bias)
+        x = linear(rows, head.weight, head.bias).view(*shape, -1)
         return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
 
 

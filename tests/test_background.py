@@ -1,0 +1,70 @@
+"""Items made ahead: the same ones, in their order, and nothing that goes on when nobody asks."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_models import small_bundle
+
+from bioreport.background import made_ahead
+from bioreport.evidence import read_evidence
+from bioreport.recording import open_recording
+from bioreport.simulate import simulate_eeg, write_edf
+from bioreport.stages import Stages
+
+
+def test_items_come_in_order_and_are_made_beside() -> None:
+    threads = set()
+
+    def items() -> Iterator[int]:
+        for i in range(50):
+            threads.add(threading.current_thread().name)
+            yield i
+
+    assert list(made_ahead(items())) == list(range(50))
+    assert threading.current_thread().name not in threads and len(threads) == 1
+    assert list(made_ahead([])) == []
+
+
+def test_no_more_is_made_than_is_asked_for_and_leaving_ends_it() -> None:
+    made = []
+
+    def endless() -> Iterator[int]:
+        while True:
+            made.append(len(made))
+            yield made[-1]
+
+    before = threading.active_count()
+    source = made_ahead(endless(), count=2)
+    assert next(source) == 0
+    time.sleep(0.3)
+    # two in the queue, one that waits for its place
+    assert len(made) <= 4
+    source.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_what_is_raised_comes_after_what_was_made() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise ValueError("no second")
+
+    source = made_ahead(failing())
+    assert next(source) == 1
+    with pytest.raises(ValueError, match="no second"):
+        next(source)
+
+
+def test_evidence_is_the_same_where_reading_and_encoding_overlap(tmp_path: Path) -> None:
+    write_edf(simulate_eeg(5, duration_seconds=400.0), tmp_path / "a.edf")
+    bundle, stages = small_bundle(), Stages()
+    plain = read_evidence(open_recording(tmp_path / "a.edf"), bundle, statistics=True)
+    beside = read_evidence(
+        open_recording(tmp_path / "a.edf"), bundle, statistics=True, overlap=True, stages=stages
+    )
+    assert len(plain.tokens) == 40 and beside.tokens.equal(plain.tokens)
+    beside.tokens = plain.tokens
+    assert beside == plain
+    assert {"read", "preprocess", "measure", "encode"} <= set(stages.seconds)
