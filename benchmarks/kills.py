@@ -85,7 +85,7 @@ def encode(work: Path, smoke: bool, workers: int) -> Case:
 
 def train(work: Path, smoke: bool) -> Case:
     """`train` of a projector for the embedded language model, its tokens encoded before."""
-    count, steps = (4, 4) if smoke else (24, 60)
+    count, steps = (4, 4) if smoke else (24, 30)
     manifest = simulate_corpus(count, 0, work / "corpus", duration_seconds=30.0, split="train")
     entries = [
         replace(entry, split="val" if i % 4 == 3 else "train")

@@ -14,15 +14,17 @@ Where training departs from what was published, in all recipes:
 
 - The encoder is run once, in eval mode, and the LLM's dropout is off unless it learns; CELM recomputes its
   encoder in every epoch with dropout on.
-- Batches are packed, not padded, and no recording is skipped for its length; CELM leaves out whole batches
-  with a session of more than 1,000 epochs (so that its learning rate never reaches zero) and feeds epochs in
-  the order of their file names.
+- Batches of CELM and ECG-Tok are packed, not padded, and no recording is skipped for its length; CELM leaves
+  out whole batches with a session of more than 1,000 epochs (so that its learning rate never reaches zero) and
+  feeds epochs in the order of their file names.
 - A batch's loss is the mean over its target tokens (MEIT: over its ECGs); the published loops average the
   means of accumulated parts.
 - A run goes on inside an epoch; the published ones at its beginning.
 
-Of CELM: the prompt is `bioreport.prompts`'s, with history and facts left out at random, unless the encoder's
-bundle is ``compat="celm"``; the LLM is loaded in ``--dtype`` (published: float32 under bf16 autocast).
+Of CELM: history and measured facts are left out of a quarter and of half of the prompts, and the prompt is
+CELM's own only with an encoder's bundle of ``compat="celm"``; the LLM is loaded in ``--dtype`` (published:
+float32 under bf16 autocast); activations are checkpointed where ``--gradient-checkpointing`` asks for it
+(published: always).
 
 Of MEIT: gradients are clipped at 1 (published: not at all), and prompt and report may take 256 tokens
 together (published: 128). Batch norms see ``--at-once`` ECGs. Patients are split as the manifest says; the
