@@ -15,8 +15,8 @@ Where training departs from what was published, in all recipes:
 - The encoder is run once, in eval mode, and the LLM's dropout is off unless it learns; CELM recomputes its
   encoder in every epoch with dropout on.
 - Batches of CELM and ECG-Tok are packed, not padded, and no recording is skipped for its length; CELM leaves
-  out whole batches with a session of more than 1,000 epochs (so that its learning rate never reaches zero) and
-  feeds epochs in the order of their file names.
+  out whole batches with a session of more than 1,000 epochs (so that its learning rate never reaches zero),
+  and feeds epochs in the order of their file names.
 - A batch's loss is the mean over its target tokens (MEIT: over its ECGs); the published loops average the
   means of accumulated parts.
 - A run goes on inside an epoch; the published ones at its beginning.
