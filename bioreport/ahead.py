@@ -257,8 +257,11 @@ def _in_turn(results: Iterator[tuple[int, Read]]) -> Iterator[Read]:
     waiting: dict[int, Read] = {}
     turn = 0
     for number, read in results:
+        if number < turn:  # it lost its turn
+            yield read
+            continue
         waiting[number] = read
-        if len(waiting) > _WAITING or number < turn:
+        if len(waiting) > _WAITING:
             turn = min(waiting)
         while turn in waiting:
             yield waiting.pop(turn)

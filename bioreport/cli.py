@@ -279,7 +279,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _model_options(parser: argparse.ArgumentParser, default: str | None = "bioreport-tiny") -> None:
     kind = default or "the embedded one for EEG or ECG"
-    parser.add_argument("--model", default=default, metavar="NAME|DIR", help=f"bundle (default: {kind})")
+    parser.add_argument(
+        "--model",
+        default=default,
+        metavar="NAME|DIR|ID",
+        help=f"bundle: its name in the package, folder or Hub id (default: {kind})",
+    )
     parser.add_argument("--llm", metavar="ID|DIR", help="causal LM in place of the bundle's")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")

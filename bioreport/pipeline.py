@@ -95,7 +95,7 @@ class ReportPipeline:
         ----------
         name_or_dir : str
             ``"bioreport-tiny"`` (EEG) and ``"bioreport-ecg-tiny"`` are inside the package; or a bundle's
-            folder.
+            folder, or its Hub id.
         llm : str, optional
             Hub id or folder of the causal LM to use in place of the bundle's.
         device : {"auto", "cpu", "cuda"}

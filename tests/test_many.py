@@ -373,10 +373,20 @@ def test_a_process_that_dies_costs_its_recording_and_the_order_stays(monkeypatch
 
 def test_what_waits_for_a_slow_recording_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "_WAITING", 2)
-    order = [2, 1, 3, 4, 0, 5]
-    reads = {number: Read(Job((Path("a"),), str(number))) for number in order}
-    given = [int(read.job.name) for read in ahead._in_turn((n, reads[n]) for n in order)]
-    assert given == [1, 2, 3, 4, 0, 5]
+    seen: list[str] = []
+
+    def results() -> Iterator[tuple[int, Read]]:
+        for number in (2, 1, 3, 4, 0, 5):
+            seen.append(f"read {number}")
+            yield number, Read(Job((Path("a"),), str(number)))
+
+    for read in ahead._in_turn(results()):
+        seen.append(f"given {read.job.name}")
+    # 0 is waited for until three others are there; from then on each is given as it comes
+    assert seen == [
+        *("read 2", "read 1", "read 3", "given 1", "given 2", "given 3", "read 4", "given 4"),
+        *("read 0", "given 0", "read 5", "given 5"),
+    ]
 
 
 def test_a_thread_is_a_bounded_number_of_items_ahead_and_ends() -> None:
