@@ -130,3 +130,58 @@ def many(result: dict[str, Any]) -> list[str]:
         for row in result["memory"]
     ]
     return lines
+
+
+def corpus_encode(result: dict[str, Any]) -> list[str]:
+    """Both chains, in both settings of the allocator."""
+    lines = [
+        f"### {result['recordings']} × {result['recording_seconds']:,} s to tokens on disk",
+        "",
+        "| chain | allocator | recordings/h | beside CELM's | MB on disk | of CELM's bytes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for found in result["rows"]:
+        for name, row in found["chains"].items():
+            faster = f"{row['speedup']:.2f} ×" if "speedup" in row else ""
+            smaller = f"1/{row['bytes_ratio']:.0f}" if "bytes_ratio" in row else ""
+            lines.append(
+                f"| {name} | `{found['malloc']}` | {row['recordings_per_hour']:.0f} | {faster} | "
+                f"{row['bytes'] / 1e6:.1f} | {smaller} |"
+            )
+    error = max(found["bfloat16_tokens_rms_difference"] for found in result["rows"])
+    return [
+        *lines,
+        "",
+        "CBraMod at its published size, one process a chain, in turns recording by recording. With its "
+        f'products in bfloat16 (`"products"` of the encoder in the bundle\'s config) the tokens move by '
+        f"{error:.1%} of their spread.",
+    ]
+
+
+def corpus_memory(result: dict[str, Any]) -> list[str]:
+    """Peaks by the number of recordings."""
+    lines = [
+        f"### Peak memory of `encode`, recordings of {result['recording_seconds']:g} s",
+        "",
+        "| recordings | the writer | a worker |",
+        "|---|---|---|",
+    ]
+    for row in result["rows"]:
+        lines.append(f"| {row['recordings']:,} | {row['writer_mib']:.0f} MiB | {row['worker_mib']:.0f} MiB |")
+    return lines
+
+
+def kills(result: dict[str, Any]) -> list[str]:
+    """A row for each command."""
+    lines = [
+        "### SIGKILL at random instants",
+        "",
+        "| command | kills | after the first write | files compared | the same as without kills |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["rows"].items():
+        lines.append(
+            f"| `{name}` ({row['what']}) | {row['kills']} | {row['kills_after_the_first_write']} | "
+            f"{row['files']} | {'yes' if row['identical'] else 'no'} |"
+        )
+    return lines

@@ -366,6 +366,9 @@ def benchmarks_readme() -> list[str]:
         ("training", (scale_tables.training,)),
         ("token-variants", (scale_tables.token_variants,)),
         ("many", (scale_tables.many,)),
+        ("corpus-encode", (scale_tables.corpus_encode,)),
+        ("corpus-memory", (scale_tables.corpus_memory,)),
+        ("kills", (scale_tables.kills,)),
         ("ecg-tokenizers", (ecg_tables.measured, ecg_tables.classified, ecg_tables.written)),
     ):
         found = newest(kind)

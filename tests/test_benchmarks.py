@@ -318,7 +318,9 @@ def test_a_command_that_is_killed_is_compared_with_one_that_is_not(
     arguments = ["-o", str(output), "--smoke", "--kills", "1", "--only", "encode"]
     monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     runpy.run_path(str(script), run_name="__main__")
-    row = json.loads(output.read_text())["rows"]["encode"]
+    result = json.loads(output.read_text())
+    row = result["rows"]["encode"]
+    assert "| 3 | yes |" in import_module("scale_tables").kills(result)[-1]
     assert row["identical"] and row["differing"] == [] and row["kills"] == 1 and row["exit_code"] == 1
     assert row["files"] == 3
 
@@ -396,7 +398,12 @@ def test_encode_beside_celms_chain_runs(timing: Any, tmp_path: Path, monkeypatch
     arguments = ["-o", str(output), "--count", "2", "--seconds", "100", "--malloc", "default"]
     monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     runpy.run_path(str(script), run_name="__main__")
-    (row,) = json.loads(output.read_text())["rows"]
+    result = json.loads(output.read_text())
+    (row,) = result["rows"]
+    assert (
+        len([line for line in import_module("scale_tables").corpus_encode(result) if "`default`" in line])
+        == 3
+    )
     *own, theirs = row["chains"].values()
     assert theirs["files"] == 20  # a pickle for 10 s
     for chain in own:
@@ -413,6 +420,8 @@ def test_the_memory_of_encode_is_measured(
     script = ROOT / "benchmarks" / "corpus_memory.py"
     monkeypatch.setattr(sys, "argv", [str(script), "-o", str(output), "--count", "3"])
     runpy.run_path(str(script), run_name="__main__")
-    (row,) = json.loads(output.read_text())["rows"]
+    result = json.loads(output.read_text())
+    (row,) = result["rows"]
+    assert "| 3 | " in import_module("scale_tables").corpus_memory(result)[-1]
     assert row["encoded"] == row["recordings"] == 3 and row["exit"] == 0
     assert row["writer_mib"] > 50 and row["worker_mib"] > 50
