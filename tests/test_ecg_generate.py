@@ -192,7 +192,19 @@ def test_a_meit_model_writes_grounded_reports(meit: Path, capsys: pytest.Capture
 def test_meit_samples_the_same_alone_and_in_a_batch(meit: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
         write_record(simulate_ecg(seed, duration_seconds=10), tmp_path / "in" / f"r{seed}.hea")
-    always = ("--model", meit, "--seed", "3", "--temperature", "2", "--format", "json", "-q")
+    always = (
+        "--model",
+        meit,
+        "--seed",
+        "3",
+        "--temperature",
+        "2",
+        "--format",
+        "json",
+        "-q",
+        "--device",
+        "cpu",
+    )
     assert run("generate", tmp_path / "in", "-o", tmp_path / "out", *always) == 0
     alone = tmp_path / "r2.json"
     assert run("generate", tmp_path / "in" / "r2.hea", "-o", alone, *always) == 0
