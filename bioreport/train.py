@@ -179,6 +179,8 @@ def train(
             "give a manifest with sections, as `bioreport simulate eeg` writes it",
         )
     check_samples(fusion, [*training, *validating])
+    # so that every process has something to do
+    at_once = min(at_once or batch_size, processes.most(batch_size))
     run = Run(
         fusion, training, validating, seed=seed, epochs=epochs, batch_size=batch_size, at_once=at_once, lr=lr,
         weight_decay=weight_decay, warmup=warmup, clip=clip, max_steps=max_steps, patience=patience, log=log,
@@ -379,14 +381,16 @@ class Run(TrainingRun):
         identity = {"projector": kind, "language_model": language_model, "data": _digest(samples)}
         super().__init__(fusion, samples, held_out, identity=identity, **settings)
 
-    def shown(self, chosen: Sequence[int]) -> list[Sample]:
-        """Samples of the next step, each with the prompt it is shown: from seed and step alone."""
-        draw = self.draw()
-        self.chosen(draw)
-        without_history, without_facts = (
+    def plan(self, draw: torch.Generator) -> list[list[bool]]:
+        """Whose history is left out of the prompt, and whose facts."""
+        return [
             (torch.rand(len(self.samples), generator=draw) < share).tolist()
             for share in (HISTORY_LEFT_OUT, FACTS_LEFT_OUT)
-        )
+        ]
+
+    def shown(self, chosen: Sequence[int]) -> list[Sample]:
+        """Samples of the next step, each with the prompt it is shown."""
+        without_history, without_facts = self.planned()[1]
         return [
             replace(sample, prompts=[sample.prompts[without_history[i] + 2 * without_facts[i]]])
             for i, sample in ((i, self.samples[i]) for i in chosen)

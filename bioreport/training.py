@@ -145,6 +145,7 @@ class TrainingRun(ABC):
         self.steps_per_epoch = len(self.parts(range(len(samples)), batch_size))
         self.total_steps = min(epochs * self.steps_per_epoch, max_steps or epochs * self.steps_per_epoch)
         self.step = 0
+        self._planned: tuple[int, list[Sequence[int]], Any] | None = None
         self.losses: list[float] = []
         self.validation: list[float] = []
         self.best: dict[str, dict[str, Tensor]] | None = None
@@ -209,14 +210,17 @@ class TrainingRun(ABC):
                 return True
         return self.step >= self.total_steps
 
-    def draw(self) -> torch.Generator:
-        """The epoch's random numbers: from seed and epoch alone."""
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+    def plan(self, draw: torch.Generator) -> Any:
+        """What else is drawn for an epoch's samples, for `shown`."""
+        return None
 
-    def chosen(self, draw: torch.Generator) -> Sequence[int]:
-        """Samples of the next step; the first that is drawn of an epoch's numbers is its order."""
-        order = torch.randperm(len(self.samples), generator=draw).tolist()
-        return self.parts(order, self.batch_size)[self.step % self.steps_per_epoch]
+    def planned(self) -> tuple[list[Sequence[int]], Any]:
+        """The epoch's samples by steps, and its `plan`: drawn once, from seed and epoch alone."""
+        if self._planned is None or self._planned[0] != self.epoch:
+            draw = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(len(self.samples), generator=draw).tolist()
+            self._planned = (self.epoch, self.parts(order, self.batch_size), self.plan(draw))
+        return self._planned[1:]
 
     def rate(self) -> float:
         """Learning rate of the next step."""
@@ -226,7 +230,7 @@ class TrainingRun(ABC):
         """Do one step; returns its loss and its number of samples."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        samples = self.shown(self.chosen(self.draw()))
+        samples = self.shown(self.planned()[0][self.step % self.steps_per_epoch])
         statistics = processes.RunningStatistics(self.model)
         value = self._over_parts(samples, learn=True)
         statistics.unite()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from two_processes import prepare, run
+from two_processes import prefix, prepare, run
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,3 +64,9 @@ def test_two_processes_that_stop_go_on_to_the_same_bits(folder: Path) -> None:
     assert losses["stopped"] == losses["parts"]
     whole, parts = (load_file(folder / "two" / n / "model.safetensors") for n in ("parts", "stopped"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_one_process_goes_on_where_two_have_stopped(folder: Path) -> None:
+    """Weights and moments that were spread over the two among them."""
+    whole = json.loads((folder / "one" / "losses.json").read_text())["full"]
+    assert prefix(folder, folder / "two", "handed-on", tune="full") == pytest.approx(whole, abs=1e-4)

@@ -69,13 +69,17 @@ def prefix(folder: Path, out: Path, name: str, **options: Any) -> list[float]:
     return result.losses + result.validation
 
 
-def interrupted(folder: Path, out: Path, name: str, after: int, **options: Any) -> list[float]:
+def begun(folder: Path, out: Path, name: str, after: int, **options: Any) -> None:
     def stop(step: int, loss: float) -> None:
         if step == after:
             raise KeyboardInterrupt
 
     with suppress(KeyboardInterrupt):
         prefix(folder, out, name, save_every=1, on_step=stop, **options)
+
+
+def interrupted(folder: Path, out: Path, name: str, after: int, **options: Any) -> list[float]:
+    begun(folder, out, name, after, **options)
     return prefix(folder, out, name, save_every=1, **options)
 
 
@@ -108,6 +112,7 @@ def run(folder: Path, out: Path, shard: bool) -> None:
         "meit": meit(folder, out, "meit"),
         "meit-full": meit(folder, out, "meit-full", full=True, shard=shard),
     }
+    begun(folder, out, "handed-on", 2, tune="full", shard=shard)
     if processes.first():
         (out / "losses.json").write_text(json.dumps(found))
 

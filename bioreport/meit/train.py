@@ -150,6 +150,13 @@ def train_meit(
             "leaves one ECG to a batch, and the encoder's batch norms need two",
             "give more ECGs, or a --batch-size of 2 or more",
         )
+    busy = -(-batch_size // at_once)
+    if processes.first() and busy < processes.world():
+        logger.warning(
+            "%d of %d processes have nothing to do: lower --at-once or raise --batch-size",
+            processes.world() - busy,
+            processes.world(),
+        )
     run = MeitRun(
         meit, training, validating, store=store, at_once=at_once, encoder=sizes, seed=seed, epochs=epochs,
         batch_size=batch_size, lr=lr, weight_decay=weight_decay, warmup=warmup, clip=clip,
