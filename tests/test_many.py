@@ -253,6 +253,18 @@ def test_a_manifest_brings_histories_and_recordings_that_share_a_report(tmp_path
     assert report_names(read_manifest(other), other) == ["a", "p1/c"]
 
 
+def test_recordings_may_lie_in_an_object_store(tmp_path: Path) -> None:
+    eeg(tmp_path / "corpus" / "p1" / "a.edf", 1)
+    write_manifest(tmp_path / "corpus" / "manifest.jsonl", [Entry((tmp_path / "corpus" / "p1" / "a.edf",))])
+    times = []
+    for _ in range(2):
+        address = f"file://{tmp_path}/corpus/manifest.jsonl"
+        assert run("generate", address, "-o", tmp_path / "out", "--sections", "SLEEP", "-q") == 0
+        times.append((tmp_path / "out" / "p1" / "a.md").stat().st_mtime_ns)
+    assert times[0] == times[1]
+    assert "- Recording: a.edf\n" in (tmp_path / "out" / "p1" / "a.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
