@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from bioreport.errors import InputError
 from bioreport.processes import first, world
@@ -48,17 +47,18 @@ def shard(llm: Any) -> None:
 
 def spreads(model: nn.Module) -> bool:
     """Whether part of a model is spread."""
-    return any(isinstance(p, DTensor) for p in model.parameters())
+    return any(is_spread(p) for p in model.parameters())
 
 
 def is_spread(tensor: Any) -> bool:
     """Whether a tensor is spread over the processes."""
-    return isinstance(tensor, DTensor)
+    # DTensors alone have it; their module takes a second to import, which generation need not spend
+    return hasattr(tensor, "full_tensor")
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Any) -> Tensor:
     """A tensor with all its values, on the CPU; all processes must call it."""
-    full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    full: Tensor = tensor.full_tensor() if is_spread(tensor) else tensor
     return full.detach().cpu()
 
 
@@ -72,10 +72,12 @@ def whole_state(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def spread_as(full: Tensor, like: Tensor) -> Tensor:
+def spread_as(full: Tensor, like: Any) -> Tensor:
     """`full` spread as `like` is."""
-    if not isinstance(like, DTensor):
+    if not is_spread(like):
         return full
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(full.to(like.device), like.device_mesh, like.placements)
 
 
@@ -85,8 +87,8 @@ def clip(parameters: Sequence[nn.Parameter], largest: float) -> None:
     if not spread:
         nn.utils.clip_grad_norm_(parameters, largest)
         return
-    grads = [p.grad for p in parameters if p.grad is not None]
-    local = [g.to_local() if isinstance(g, DTensor) else g for g in grads]
+    grads: list[Any] = [p.grad for p in parameters if p.grad is not None]
+    local: list[Any] = [g.to_local() if is_spread(g) else g for g in grads]
     squares = [
         sum((g.float().square().sum() for g, of in zip(local, grads, strict=True) if is_spread(of) == which),
             torch.zeros((), device=local[0].device))
