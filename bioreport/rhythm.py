@@ -115,19 +115,21 @@ def background(freqs: np.ndarray, log_power: np.ndarray) -> np.ndarray:
     fitted again, so that a peak does not lift its own background (the idea of specparam, Donoghue 2020).
     """
     used = (freqs >= 2.0) & (freqs <= 30.0)
-    design = np.stack([np.ones(int(used.sum())), np.log(freqs[used])], axis=1)
-    flat = log_power.reshape(-1, log_power.shape[-1])
-    fitted = np.empty_like(flat)
-    for row, values in enumerate(flat):
-        y = values[used]
-        weight = np.ones(len(y))
-        coefficients = np.zeros(2)
-        for _ in range(5):
-            coefficients[:] = np.linalg.lstsq(design * weight[:, None], y * weight, rcond=None)[0]
-            residual = y - design @ coefficients
-            scale = 1.4826 * np.median(np.abs(residual - np.median(residual))) + 1e-6
-            weight = (residual < 1.0 * scale).astype(float) + 1e-3
-        fitted[row] = coefficients[0] + coefficients[1] * np.log(freqs)
+    x = np.log(freqs[used])
+    y = log_power.reshape(-1, log_power.shape[-1])[:, used].astype(np.float64)
+    weight = np.ones(y.shape)
+    for _ in range(5):
+        # least squares of weighted residuals, about the weighted means
+        share = weight**2 / np.sum(weight**2, axis=1, keepdims=True)
+        mean_x = np.sum(share * x, axis=1, keepdims=True)
+        mean_y = np.sum(share * y, axis=1, keepdims=True)
+        spread = np.sum(share * (x - mean_x) ** 2, axis=1, keepdims=True)
+        slope = np.sum(share * (x - mean_x) * (y - mean_y), axis=1, keepdims=True) / spread
+        residual = y - (mean_y + slope * (x - mean_x))
+        centred = np.abs(residual - np.median(residual, axis=1, keepdims=True))
+        scale = 1.4826 * np.median(centred, axis=1, keepdims=True) + 1e-6
+        weight = (residual < 1.0 * scale).astype(float) + 1e-3
+    fitted = mean_y + slope * (np.log(freqs) - mean_x)
     return fitted.reshape(log_power.shape)
 
 
