@@ -147,6 +147,19 @@ def test_no_logits_are_made_beside_the_targets() -> None:
     assert made[0][1] < sum(packed.lengths) / 2
 
 
+@pytest.mark.parametrize("family", ["qwen3", "mistral", "gpt2"])
+def test_positions_alone_tell_transformers_where_parts_begin(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What flash-attn, which needs a GPU, is given; here transformers makes its own mask of it."""
+    fusion = fused(family)
+    expected = fusion.loss(fusion.embed(*batch()))
+    monkeypatch.setattr("bioreport.packing._is_flash", lambda llm: True)
+    found = fusion.loss(fusion.pack(*batch()))
+    assert fusion.llm.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_activation_checkpointing_computes_the_same_again() -> None:
     fusion = fused("gemma3")
     expected = gradients(fusion, fusion.loss(fusion.pack(*batch())))
