@@ -24,7 +24,7 @@ from bioreport.prompts import sections_of
 from bioreport.recording import Recording, open_recording
 from bioreport.remote import local_copy, shown
 from bioreport.stages import Stages
-from bioreport.workers import Died, run_in_processes
+from bioreport.workers import Died, NotStarted, run_in_processes
 
 if TYPE_CHECKING:
     from bioreport.meit.pipeline import MeitPipeline
@@ -230,6 +230,11 @@ def read_ahead(jobs: Sequence[Job], reader: Callable[[Job], Read], workers: int 
         1 reads in this process, each job when it is asked for. More read in processes of their own while
         what they gave is worked on; a job that takes as long as `_WAITING` others loses its turn, so that
         what waits stays small. A process that dies costs its job alone.
+
+    Raises
+    ------
+    InputError
+        Where a process dies before it has begun.
     """
     if workers == 1:
         yield from map(reader, jobs)
@@ -237,7 +242,12 @@ def read_ahead(jobs: Sequence[Job], reader: Callable[[Job], Read], workers: int 
     workers = min(workers, len(jobs))
     setup = _Setup(reader, workers, logger.isEnabledFor(logging.INFO))
     results = run_in_processes(setup, enumerate(jobs), workers)
-    yield from _in_turn(_opened(in_thread(results, most=2 * workers)))
+    try:
+        yield from _in_turn(_opened(in_thread(results, most=2 * workers)))
+    except NotStarted as error:
+        raise InputError(
+            f"--workers {workers}", f"cannot be had ({error})", "give fewer, each needs about 600 MB"
+        ) from error
 
 
 def _opened(results: Iterator[tuple[tuple[int, Job], bytes | Died]]) -> Iterator[tuple[int, Read]]:

@@ -31,6 +31,10 @@ class Died:
         return f"exit code {self.exit_code}"
 
 
+class NotStarted(RuntimeError):
+    """A process died before it was ready for its first task."""
+
+
 def run_in_processes(
     setup: Callable[[int], Callable[[T], R]], tasks: Iterable[T], workers: int
 ) -> Iterator[tuple[T, R | Died]]:
@@ -53,7 +57,7 @@ def run_in_processes(
     ------
     Exception
         What `setup` or a task raised.
-    RuntimeError
+    NotStarted
         Where a process dies before it is ready for its first task.
     """
     source = iter(tasks)
@@ -70,7 +74,7 @@ def run_in_processes(
                 except (EOFError, ConnectionResetError):
                     died = worker.end()
                     if not worker.ready:
-                        raise RuntimeError(f"a worker ended before its first task ({died})") from None
+                        raise NotStarted(f"a worker ended before its first task ({died})") from None
                     yield worker.task, died
                     running[place] = _Worker(setup, worker.number)
                     continue

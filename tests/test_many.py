@@ -28,7 +28,7 @@ from bioreport.keys import fingerprint, written_key
 from bioreport.manifest import Entry, read_manifest, write_manifest
 from bioreport.report import Report
 from bioreport.simulate import simulate_eeg, write_edf
-from bioreport.workers import Died
+from bioreport.workers import Died, NotStarted
 
 
 def run(*arguments: str | Path) -> int:
@@ -384,6 +384,16 @@ def test_a_process_that_dies_costs_its_recording_and_the_order_stays(monkeypatch
     assert [read.job for read in reads] == jobs
     assert [read.error is not None for read in reads] == [False, True, False, False, False]
     assert "1.edf: ended the process that was reading it (killed by SIGKILL)" in str(reads[1].error)
+
+
+def test_processes_that_do_not_begin_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def processes(*arguments: Any) -> Iterator[Any]:
+        raise NotStarted("a worker ended before its first task (killed by SIGKILL)")
+        yield
+
+    monkeypatch.setattr(ahead, "run_in_processes", processes)
+    with pytest.raises(InputError, match=r"--workers 2: cannot be had \(a worker ended .*; give fewer"):
+        list(read_ahead([Job((Path("a"),), "a")] * 3, Read, workers=2))
 
 
 def test_what_waits_for_a_slow_recording_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
