@@ -143,6 +143,9 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     ("st_elevation", {**FLUTTERING, "flutter_levels": LEVEL | RAISED}, True),
     ("st_elevation_infarction", {**FLUTTERING, **INFERIOR, **RECIPROCAL}, False),
     ("st_elevation_infarction", {**FLUTTERING, "flutter_levels": LEVEL | RAISED}, True),
+    # waves that are none of flutter: an infarct is seen beside them as well as without them
+    ("st_elevation_infarction", {**INFERIOR, **RECIPROCAL, "flutter_levels": LEVEL}, False),
+    ("st_elevation_infarction", {**INFERIOR, **RECIPROCAL, "flutter_levels": LEVEL | RAISED}, True),
     ("t_wave_inversion", {**FLUTTERING, "flutter_levels": LEVEL}, None),
     ("supraventricular_tachycardia", RACING, True),
     ("supraventricular_tachycardia", {**RACING, "rate": 149.0}, False),

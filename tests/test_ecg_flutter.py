@@ -53,6 +53,7 @@ def test_an_infarct_is_seen_in_flutter_and_flutter_alone_is_none(present: list[s
     [
         (2_032_006_232, "atrial_fibrillation"),  # coarse, some 320/min for a wave or two
         (2_033_006_171, "atrial_flutter"),  # conducted at changing ratios
+        (2_035_006_425, "atrial_flutter"),  # the same, and the waves best alike at a length beside RR / 2
         (2_033_006_189, "atrial_flutter"),  # 2:1, its waves in ST like an inferior infarct's elevation
     ],
 )

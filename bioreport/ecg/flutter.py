@@ -20,6 +20,7 @@ HALVED = (
     (0.45, -0.25),
     (0.55, 0.0),
 )  # the same at half of an unvarying RR, where T lies on every second wave
+NEARLY = 0.1  # less alike at a whole part of RR than at the best length, and still of that length
 UPRIGHT_AXIS = (75.0, 105.0)  # degrees either way: the waves of typical flutter run up and down
 LEAST_MV = 0.04
 TIMED = 0.12  # of a wave by which a whole number of them may miss RR
@@ -60,9 +61,14 @@ def flutter_rate(
     clear = any(alike[best] >= least and half <= most for least, most in CLEAR)
     if not clear or _later(data, seen, int(lags[best])) < STEADY:
         return _two_to_one(data, seen, rhythm, p_axis)
-    if abs(2 * lags[best] / RATE - rhythm.median) < TIMED * lags[best] / RATE and not _vertical(p_axis):
+    waves = max(1, round(rhythm.median * RATE / lags[best]))
+    if waves == 2 and not _vertical(p_axis):
         # a sinus tachycardia's T and P take turns as well
         return None
+    # conduction at one ratio: RR tells the waves' length better than waves with T among them
+    exact = rhythm.median / waves
+    if rhythm.regular and _at_lag(data, seen, round(exact * RATE)) >= alike[best] - NEARLY:
+        return 60 / exact
     return float(60 * RATE / lags[best])
 
 

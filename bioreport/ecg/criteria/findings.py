@@ -12,6 +12,8 @@ from bioreport.ecg.criteria.wide_tachycardia import wide_tachycardia
 from bioreport.ecg.leads import CHEST_LEADS, LEADS, LIMB_LEADS
 from bioreport.findings import ECG_NAMES, absent_finding
 
+INFARCT = "st_elevation_infarction"
+
 
 def ecg_findings(measurements: Measurements) -> list[dict[str, Any]]:
     """Findings that follow from the measurements, each of those that could be judged, present or not.
@@ -56,7 +58,7 @@ def permits(name: str, measurements: Measurements) -> bool | None:
     Q waves, Smith's formulas, or a height or place that nothing else has.
     """
     judged = judge(measurements)
-    if name == "st_elevation_infarction" and name in judged:
+    if name == INFARCT and name in judged:
         return judged[name].present or elevation_unexplained(measurements, judged)
     return judged[name].present if name in judged else None
 
@@ -75,7 +77,7 @@ def judge(m: Measurements) -> dict[str, Judgement]:
             "ventricular_fibrillation",
             "ventricular_tachycardia",
             "complete_av_block",
-            "st_elevation_infarction",
+            INFARCT,
             "sinus_rhythm",
             "atrial_fibrillation",
             "atrial_flutter",
@@ -115,17 +117,20 @@ def judge(m: Measurements) -> dict[str, Judgement]:
             found |= _between_flutter_waves(m, found)
         else:
             found |= judge_repolarisation(m, found, CHEST_LEADS if reversed_ else LEADS)
+            if m["flutter_levels"] is not None and found.get(INFARCT, Judgement(False)).present:
+                # waves like flutter's, whatever they are, must not make an infarct
+                found[INFARCT] = _between_flutter_waves(m, found).get(INFARCT, Judgement(False))
             found |= judge_qt(m, found)
-    elif "st_elevation_infarction" not in found and m["leads"]:
+    elif INFARCT not in found and m["leads"]:
         # not to be read in this rhythm, and so not to be stated
-        found["st_elevation_infarction"] = Judgement(False)
+        found[INFARCT] = Judgement(False)
     return found
 
 
 def _between_flutter_waves(m: Measurements, found: dict[str, Judgement]) -> dict[str, Judgement]:
     """ST where it could be read without the flutter waves, which also lie on T and before QRS."""
-    names = ("st_elevation", "st_depression", "st_elevation_infarction")
-    unread = {"st_elevation_infarction": Judgement(False)}
+    names = ("st_elevation", "st_depression", INFARCT)
+    unread = {INFARCT: Judgement(False)}
     if m["flutter_levels"] is None:
         return unread
     leads = {lead: {**m["leads"][lead], **levels} for lead, levels in m["flutter_levels"].items()}
