@@ -5,7 +5,7 @@ import pytest
 
 from bioreport.ecg.conditioning import RATE
 from bioreport.ecg.criteria import ecg_findings
-from bioreport.ecg.flutter import levels_without_flutter
+from bioreport.ecg.flutter import levels_without_flutter, possible_rate
 from bioreport.ecg.leads import LEADS
 from bioreport.ecg.measure import measure_ecg
 from bioreport.ecg.median_beat import MedianBeat
@@ -70,3 +70,14 @@ def test_t_and_p_that_take_turns_in_a_tachycardia_are_no_flutter() -> None:
     found = {f["name"] for f in ecg_findings(measure_ecg(simulated.data, 500.0, LEADS)) if f["present"]}
     assert {"tachycardia", "sinus_rhythm", "st_elevation_infarction"} <= found
     assert "atrial_flutter" not in found
+
+
+@pytest.mark.parametrize(
+    ("axis", "regular", "rate"), [(-85.0, True, 300.0), (50.0, True, None), (-85.0, False, None)]
+)
+def test_flutter_may_be_hidden_where_half_of_rr_and_p_allow_it(
+    axis: float, regular: bool, rate: float | None
+) -> None:
+    spread = 0.0 if regular else 0.2
+    rhythm = Intervals(np.full(9, 0.4), np.ones(9, bool), 0.4, 0.4, spread, spread, spread, 0.4)
+    assert possible_rate(rhythm, axis) == rate

@@ -12,7 +12,7 @@ from bioreport.ecg.beats import NOISY, Beats, cut, find_beats
 from bioreport.ecg.chaos import Chaos, no_beats
 from bioreport.ecg.conditioning import RATE, Stretch, condition, high_passed
 from bioreport.ecg.delineation import Wave, find_p, find_t, qrs_bounds
-from bioreport.ecg.flutter import flutter_rate, levels_without_flutter
+from bioreport.ecg.flutter import flutter_rate, levels_without_flutter, possible_rate
 from bioreport.ecg.leads import LEADS, derive, limb_derivation
 from bioreport.ecg.median_beat import MedianBeat, kinds, median_beat
 from bioreport.ecg.rhythm import Intervals, intervals, label_beats
@@ -41,7 +41,7 @@ class Analysis:
     atria: Atria | None = None
     conduction: Conduction = field(default_factory=Conduction)
     flutter: float | None = None
-    flutter_levels: dict[str, tuple[float, float]] | None = None  # J and ST by lead without flutter waves
+    flutter_levels: dict[str, tuple[float, float]] | None = None  # J and ST by lead without waves of flutter
     waves: dict[str, LeadWaves] = field(default_factory=dict)
     axis: float | None = None
     p_axis: float | None = None
@@ -138,9 +138,10 @@ def _analyse(
         result.atria, (beats.at + shift) / RATE, result.labels, result.rhythm.spread
     )
     result.flutter = flutter_rate(stretch, beats, result.qrs, result.median, result.rhythm, result.p_axis)
-    if result.flutter is not None:
+    fluttering = result.flutter or possible_rate(result.rhythm, result.p_axis)
+    if fluttering is not None:
         result.flutter_levels = levels_without_flutter(
-            result.waves, result.median, stretch.names, result.qrs, result.flutter, result.rhythm
+            result.waves, result.median, stretch.names, result.qrs, fluttering, result.rhythm
         )
     return result
 

@@ -72,6 +72,13 @@ def flutter_rate(
     return float(60 * RATE / lags[best])
 
 
+def possible_rate(rhythm: Intervals, p_axis: float | None) -> float | None:
+    """Rate of flutter waves that may be hidden, every second conducted; None where they cannot be."""
+    halved = PERIODS[0] <= rhythm.median / 2 <= PERIODS[1]
+    possible = rhythm.regular and halved and p_axis is not None and _vertical(p_axis)
+    return 120 / rhythm.median if possible else None
+
+
 def _vertical(p_axis: float | None) -> bool:
     """Whether what precedes QRS may be a wave of flutter: it points up or down, or its axis is not known."""
     return p_axis is None or UPRIGHT_AXIS[0] <= abs(p_axis) <= UPRIGHT_AXIS[1]
