@@ -231,9 +231,9 @@ def encode_corpus(
 
 def _encoded_here(encoding: Encoding, paths: list[Path], workers: int) -> Iterator[Outcome]:
     """Outcomes as processes of this machine give them."""
-    tasks = [(position, str(path)) for position, path in enumerate(paths)]
+    tasks = enumerate(map(str, paths))
     setup = _Local(encoding, logger.isEnabledFor(logging.INFO))
-    for (position, name), outcome in run_in_processes(setup, tasks, min(workers, len(tasks))):
+    for (position, name), outcome in run_in_processes(setup, tasks, min(workers, len(paths))):
         if isinstance(outcome, Died):
             outcome = lost(encoding, position, name, str(outcome))
         yield outcome

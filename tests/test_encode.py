@@ -258,7 +258,7 @@ def test_workers_write_what_one_process_writes(
     assert "already there, 1 failed; 0.0" in told and "× real time" in told
 
 
-def test_a_worker_that_dies_costs_its_recording_alone(
+def test_a_worker_that_dies_costs_its_recording_alone_and_others_fetch_theirs(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import multiprocessing
@@ -269,7 +269,8 @@ def test_a_worker_that_dies_costs_its_recording_alone(
     endless = tmp_path / "endless.edf"
     with open(endless, "wb") as file:
         file.truncate(1 << 40)
-    manifest = write_manifest(tmp_path / "manifest.jsonl", [entries[0], Entry((endless,)), entries[1]])
+    remote = Entry((Path(f"file://{entries[1].recordings[0]}"),))
+    manifest = write_manifest(tmp_path / "manifest.jsonl", [entries[0], Entry((endless,)), remote])
     put = token_writer.StoreWriter.put
 
     def kill_the_worker_soon(writer: Any, outcome: Any) -> None:
@@ -284,4 +285,7 @@ def test_a_worker_that_dies_costs_its_recording_alone(
     assert (summary.encoded, summary.already, summary.errors) == (2, 0, told)
     assert [Path(error.path).name for error in told] == ["endless.edf"]
     assert "killed by SIGKILL" in str(told[0]) and "fewer --workers" in str(told[0])
-    assert [line["error"] is None for line in index(tmp_path / "tokens")] == [True, False, True]
+    lines = index(tmp_path / "tokens")
+    assert [line["error"] is None for line in lines] == [True, False, True]
+    assert lines[2]["recording"] == f"file://{entries[1].recordings[0]}"
+    assert not (tmp_path / "tokens" / "parts").exists()

@@ -160,14 +160,3 @@ def test_a_protocol_without_its_driver_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(known_implementations, "s3", {"class": "no_such_driver.S3", "err": "Install s3fs"})
     with pytest.raises(InputError, match=r"s3://b/a\.edf: needs a driver for its protocol \(Install s3fs\)"):
         recording_key(Path("s3://b/a.edf"), "k")
-
-
-def test_workers_fetch_too(tmp_path: Path) -> None:
-    eeg(tmp_path / "c" / "a.edf")
-    write_manifest(tmp_path / "c" / "manifest.jsonl", [Entry((Path("a.edf"),))])
-    (tmp_path / "c" / "manifest.jsonl").write_text('{"recording": "a.edf"}\n')
-    folder = tmp_path / "tokens"
-    summary = encode_corpus(f"file://{tmp_path}/c/manifest.jsonl", folder, device="cpu")
-    assert (summary.encoded, summary.errors) == (1, [])
-    assert f'"recording": "file://{tmp_path}/c/a.edf"' in (folder / "index.jsonl").read_text()
-    assert not (folder / "parts").exists()
