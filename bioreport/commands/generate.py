@@ -167,10 +167,10 @@ class _Writing:
         fail(error)
         self.failed += 1
         self.bar.update()
-        self._remove_stale(read)
+        self._tell_of_stale(read)
 
-    def _remove_stale(self, read: "Read") -> None:
-        """A report of what a recording held before it changed must not be taken for one of what it holds."""
+    def _tell_of_stale(self, read: "Read") -> None:
+        """A report of what a recording held before it broke stays, for it may be the only one left of it."""
         from bioreport.keys import same_content, written_key
 
         target = read.job.target
@@ -178,8 +178,9 @@ class _Writing:
             return
         earlier = written_key(target)
         if earlier and not same_content(earlier, read.key):
-            target.unlink()
-            say(self.options, f"{target}: removed, it was of what the recording held before")
+            # an error like the recording's own, so said also where all else is quiet
+            left = f"bioreport: {target}: left as it is, of what the recording held before"
+            tqdm.write(left, file=sys.stderr)
 
     def _deliver(self, read: "Read", report: "Report") -> None:
         options, target, stages = self.options, read.job.target, read.stages
