@@ -15,12 +15,15 @@ REQUIRED = (
     ("soundfile", "soundfile", "WFDB signals in FLAC", "pip install soundfile"),
     ("statsmodels", "statsmodels", "flattening mains in ECGs", "pip install statsmodels"),
     ("safetensors", "safetensors", "weights", "pip install safetensors"),
+    ("filelock", "filelock", "one writer to a folder of tokens", "pip install filelock"),
+    ("fsspec", "fsspec", "recordings in object stores", "pip install fsspec"),
     ("nvtx", "nvtx", "profiling ranges", "pip install nvtx"),
 )
 OPTIONAL = (
     ("triton", "triton", "GPU kernels", "pip install triton  (Linux)"),
     ("flash-attn", "flash_attn", "faster LLM attention on GPU", "pip install 'bioreport[flash]'"),
     ("pydicom", "pydicom", "ECGs in DICOM", "pip install 'bioreport[dicom]'"),
+    ("ray", "ray", "encode --cluster ray", "pip install 'bioreport[cluster]'"),
     ("peft", "peft", "LoRA", "pip install 'bioreport[train]'"),
     (
         "tensorboard",
