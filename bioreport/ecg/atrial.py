@@ -213,13 +213,19 @@ def follow(course: np.ndarray, hidden: np.ndarray) -> tuple[float, np.ndarray] |
     lead_in = steps.max()
     best = np.full((bins + lead_in, len(intervals)), -np.inf)
     chosen = np.full((bins, len(intervals)), -1, np.int8)
-    for t in range(bins):
-        values = best[lead_in + t - steps, column[:, None]] - cost
-        which = values.argmax(axis=1)
-        value = values[column, which]
-        fresh = (t < intervals * (1 + TOLERANCE)) & (value < 0)
-        chosen[t] = np.where(fresh, -1, which)
-        best[lead_in + t] = gain[t] + np.where(fresh, 0.0, value)
+    # no step is shorter than a block, so that all bins of a block stand on earlier ones alone
+    block = int(steps.min())
+    ahead = np.arange(block)[:, None, None]
+    sources = (lead_in + ahead - steps) * len(intervals) + column[:, None]
+    for first in range(0, bins, block):
+        size = min(block, bins - first)
+        values = best.take(sources[:size] + first * len(intervals)) - cost
+        which = values.argmax(axis=2)
+        reached = np.take_along_axis(values, which[:, :, None], axis=2)[:, :, 0]
+        fresh = (first + ahead[:size, :, 0] < intervals * (1 + TOLERANCE)) & (reached < 0)
+        rows = slice(first, first + size)
+        chosen[rows] = np.where(fresh, -1, which)
+        best[lead_in + first : lead_in + first + size] = gain[rows, None] + np.where(fresh, 0.0, reached)
     last = np.arange(bins)[:, None] >= bins - intervals
     ends = np.where(last, best[lead_in:], -np.inf)
     t, which_interval = (int(i) for i in np.unravel_index(int(ends.argmax()), ends.shape))
