@@ -1,55 +1,52 @@
 """Items made by a thread of their own, before they are asked for."""
 
 import threading
-from collections.abc import Iterable, Iterator
-from queue import Empty, Full, Queue
+from collections.abc import Generator, Iterable
+from queue import Full, Queue
 from typing import TypeVar
 
 T = TypeVar("T")
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
-def made_ahead(items: Iterable[T], count: int = 1) -> Iterator[T]:
+def made_ahead(items: Iterable[T], count: int = 1) -> Generator[T, None, None]:
     """The items in their order, made up to `count` ahead; what making one raises is raised here.
 
     Parameters
     ----------
     items : iterable
-        All of its code runs in the thread.
+        All of its code runs in the thread, which ends when the generator is closed.
     count : int
     """
-    made: Queue[T] = Queue(count)
-    over, left = threading.Event(), threading.Event()
-    raised: list[BaseException] = []
+    # an item, or the end: nothing, or what was raised
+    made: Queue[tuple[T] | BaseException | None] = Queue(count)
+    closed = threading.Event()
+
+    def put(something: tuple[T] | BaseException | None) -> None:
+        while not closed.is_set():
+            try:
+                return made.put(something, timeout=_SECONDS_BETWEEN_LOOKS)
+            except Full:
+                continue
 
     def make() -> None:
         try:
             for item in items:
-                while not left.is_set():
-                    try:
-                        made.put(item, timeout=0.1)
-                        break
-                    except Full:
-                        continue
-                else:
+                put((item,))
+                if closed.is_set():
                     return
         except BaseException as error:
-            raised.append(error)
-        finally:
-            over.set()
+            put(error)
+        else:
+            put(None)
 
     thread = threading.Thread(target=make, daemon=True)
     thread.start()
     try:
-        while True:
-            # before the look into the queue: what was put before it was over is still there
-            last = over.is_set()
-            try:
-                yield made.get(block=not last, timeout=0.1)
-            except Empty:
-                if last:
-                    break
-        if raised:
-            raise raised[0]
+        while isinstance(got := made.get(), tuple):
+            yield got[0]
+        if got is not None:
+            raise got
     finally:
-        left.set()
+        closed.set()
         thread.join()

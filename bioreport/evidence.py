@@ -3,7 +3,8 @@
 One pass over the signal in constant memory; what grows is one token and one row of scores an epoch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
@@ -152,7 +153,7 @@ def read_evidence(
 
     batches = stream_epochs(recording, spec, line_frequency=line.frequency, on_raw=on_raw, stages=reading)
 
-    def measured() -> Iterator[EpochBatch]:
+    def measured() -> Generator[EpochBatch, None, None]:
         for batch in reading.each("preprocess", batches):
             with reading("measure"):
                 measurer.update(batch)
@@ -168,17 +169,18 @@ def read_evidence(
     places = torch.empty(n, len(names), len(spec.channels), dtype=torch.float16)
     starts = np.empty(n)
     done = usable = 0
-    for batch in made_ahead(measured()) if overlap else measured():
-        with stages("encode"):
-            token, by_channel = encode_epochs(bundle, batch)
-            rows = slice(done, done + len(token))
-            if head is not None:
-                logits[rows], places[rows] = head(token, by_channel)
-            # here a GPU's results are waited for, so their time is the encoder's
-            tokens[rows] = token
-        starts[rows] = batch.start_seconds
-        done = rows.stop
-        usable += int(batch.channel_mask.any(1).sum())
+    with closing(made_ahead(measured()) if overlap else measured()) as source:
+        for batch in source:
+            with stages("encode"):
+                token, by_channel = encode_epochs(bundle, batch)
+                rows = slice(done, done + len(token))
+                if head is not None:
+                    logits[rows], places[rows] = head(token, by_channel)
+                # here a GPU's results are waited for, so their time is the encoder's
+                tokens[rows] = token
+            starts[rows] = batch.start_seconds
+            done = rows.stop
+            usable += int(batch.channel_mask.any(1).sum())
     if overlap:
         stages.add(reading)
     if usable == 0:

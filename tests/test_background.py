@@ -42,7 +42,7 @@ def test_no_more_is_made_than_is_asked_for_and_leaving_ends_it() -> None:
     time.sleep(0.3)
     # two in the queue, one that waits for its place
     assert len(made) <= 4
-    source.close()  # type: ignore[attr-defined]
+    source.close()
     assert threading.active_count() == before
 
 
