@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -192,22 +193,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="small, to see that it runs")
     options = parser.parse_args()
-    rows = {}
+    rows: dict[str, Any] = {}
     for name in options.only or CASES:
         with tempfile.TemporaryDirectory() as folder:
             rows[name] = kill(
                 CASES[name](Path(folder), options.smoke), Path(folder), options.kills, options.seed
             )
-    write(
-        options.output,
-        {
-            **environment(),
-            "date": date.today().isoformat(),
-            "command": "python benchmarks/kills.py",
-            "seed": options.seed,
-            "rows": rows,
-        },
-    )
+        # after each: this too may be killed
+        write(
+            options.output,
+            {
+                **environment(),
+                "date": date.today().isoformat(),
+                "command": shlex.join(["python", *sys.argv]),
+                "seed": options.seed,
+                "rows": rows,
+            },
+        )
     if not all(row["identical"] for row in rows.values()):
         raise SystemExit("not the same as without kills")
 
