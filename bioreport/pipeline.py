@@ -18,7 +18,7 @@ from bioreport.findings import BY_NAME
 from bioreport.fusion import FusedInputs, TooLong
 from bioreport.generation import generate_sections
 from bioreport.grounding import ground
-from bioreport.prompts import build_prompt, default_sections, layout_for, sections_of
+from bioreport.prompts import build_prompt, default_sections, history_shown, layout_for, one_line, sections_of
 from bioreport.recording import Recording
 from bioreport.report import Report
 from bioreport.stages import Stages
@@ -213,10 +213,12 @@ class ReportPipeline:
                 "shorten the history, ask for fewer sections, or use a model with a longer context",
             ) from error
         reports = []
-        for group, text, stage in zip(evidence, texts, stages, strict=True):
+        for group, history, text, stage in zip(evidence, histories, texts, stages, strict=True):
             for name, seconds in batch.seconds.items():
                 stage.seconds[name] = seconds / len(texts)
-            reports.append(self._report(group, text, stage, signal))
+            report = self._report(group, text, stage, signal)
+            report.warnings += history_warnings(history, self.bundle)
+            reports.append(report)
         return reports
 
     def length(
@@ -275,6 +277,17 @@ class ReportPipeline:
             warnings=[*(w for e in group for w in e.warnings), *whose_times(group), *withheld],
             timings={name: round(seconds, 4) for name, seconds in stages.seconds.items()},
         )
+
+
+def history_warnings(history: str | None, bundle: Bundle) -> list[str]:
+    """That of a long history only the beginning was used, where that is so."""
+    given, shown = one_line(history), one_line(history_shown(history, bundle.prompt_style, bundle.compat))
+    if len(shown) == len(given):
+        return []
+    return [
+        f"Only the first {len(shown)} of the {len(given)} characters of the history were used: the model was "
+        "trained on short ones."
+    ]
 
 
 def whose_times(group: list[Evidence]) -> list[str]:

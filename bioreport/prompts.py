@@ -56,6 +56,8 @@ def default_sections(modality: str) -> tuple[str, ...]:
     return {"eeg": DEFAULT_SECTIONS, "ecg": ECG_SECTIONS}[modality]
 
 
+# models of compact prompts are small and learnt from short histories; a longer one takes their language away
+HISTORY_CHARACTERS = 240
 _MISSPELT = "EPLEPTIFORM"  # as in CELM's published data, whose checkpoints have learnt it
 _SPELT = "EPILEPTIFORM"
 
@@ -136,7 +138,8 @@ class Layout:
         return [(name, body) for name, body in content.items() if isinstance(body, str)]
 
 
-PLAIN = Layout("## {name}\n", "\n## {name}\n", "\n", mark="\n", forbidden="", celm_names=False)
+# a body with "#" in it could pose as the next section
+PLAIN = Layout("## {name}\n", "\n## {name}\n", "\n", mark="\n", forbidden="#", celm_names=False)
 # passage() formats ``between`` but not ``last``: hence one brace there, two here
 JSON = Layout('{{"{name}": "', '", "{name}": "', '"}', mark='"', forbidden="\\", celm_names=True)
 
@@ -169,7 +172,7 @@ def build_prompt(
     duration_seconds : float, optional
         Length of the recording in seconds.
     history : str, optional
-        Clinical history; None where there is none.
+        Clinical history; None where there is none. Of a long one a prompt holds what `history_shown` keeps.
     facts : sequence of str
         Sentences that say what was measured or found in the signal.
     style : {"full", "compact"}
@@ -194,13 +197,27 @@ def build_prompt(
         raise ValueError(f"unknown prompt style {style!r}; known are: full, compact")
     names = [celm_name(name) for name in sections] if _celm(compat) else list(sections)
     facts = [line for line in (one_line(fact) for fact in facts) if line]
-    history = one_line(history) if style == "compact" else _paragraphs(history)
+    history = history_shown(history, style, compat)
     channels = [one_line(channel) for channel in channels]
     if style == "compact":
         text = _compact(names, channels, duration_seconds, history, facts)
     else:
         text = _full(names, channels, duration_seconds, history, facts, _celm(compat), modality)
     return f"{SIGNAL}\n{text}" if with_signal else text
+
+
+def history_shown(history: str | None, style: str, compat: str | None = None) -> str:
+    """What a prompt holds of a history: all of it, of a compact prompt's the first `HISTORY_CHARACTERS`.
+
+    Whole words; "" where there is none.
+    """
+    if style != "compact":
+        return _paragraphs(history)
+    text = one_line(history)
+    if _celm(compat) or len(text) <= HISTORY_CHARACTERS:
+        return text
+    words = text[: HISTORY_CHARACTERS + 1].rpartition(" ")[0]
+    return words or text[:HISTORY_CHARACTERS]
 
 
 def _check(sections: Sequence[str], modality: str) -> None:

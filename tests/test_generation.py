@@ -88,6 +88,25 @@ def test_never_leaves_the_sections(items, split, layout, temperature, monkeypatc
                 assert len(lines) == 2 * len(SECTIONS) + 1 and not lines[-1]
 
 
+@pytest.mark.parametrize("split", tiny_llms.SPLITS)
+def test_a_body_cannot_forge_a_heading(split):
+    fusion = make(split=split)
+    script = Script.write(fusion, PLAIN, SECTIONS)
+    texts = read_vocabulary(fusion.tokenizer).texts
+    forged = [i for i, text in enumerate(texts) if text is not None and "#" in text]
+    walker = SectionWalker(script, 1, 8, Sampling(0.0))
+    written = torch.empty(1, 0, dtype=torch.long)
+    scores = torch.zeros(1, len(texts))
+    scores[0, forged] = 9.0  # a model that wants nothing but headings
+    while not walker.rows[0].done:
+        written = torch.cat([written, walker(written, scores.clone()).argmax(1, keepdim=True)], 1)
+        if written.shape[1] > 500:
+            raise AssertionError("no end")
+    bodies = [token for body in walker.rows[0].bodies for token in body.ids]
+    ends = {token for closing in script.closing for token in closing}
+    assert forged and bodies and not set(bodies) & (set(forged) - ends)
+
+
 @pytest.mark.parametrize("family", tiny_llms.FAMILIES)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_batch_gives_what_items_give(family, temperature, items):

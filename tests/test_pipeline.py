@@ -52,6 +52,18 @@ def test_a_tuple_is_one_report_of_several_recordings(pipeline: ReportPipeline) -
     assert "- Channels: " in report.to_markdown()
 
 
+def test_a_long_history_is_shortened_and_that_is_said(pipeline: ReportPipeline) -> None:
+    start = "Admitted after a fall at home, found confused by her daughter. " * 3
+    short, long = (
+        pipeline(recording(7, 30), start + end, ["SLEEP"]) for end in ("", "Known diabetes mellitus. " * 25)
+    )
+    assert isinstance(short, Report) and isinstance(long, Report)
+    assert not any("history" in warning for warning in short.warnings)
+    said = [warning for warning in long.warnings if "characters of the history" in warning]
+    assert len(said) == 1 and said[0] in long.to_markdown() and said[0] in long.to_json()
+    assert "## " not in long.sections[0]["text"]
+
+
 @pytest.mark.parametrize("signal", ["none", "statistics", "tokens"])
 def test_baselines_write_reports_too(pipeline: ReportPipeline, signal: str) -> None:
     report = pipeline(recording(6), signal=signal)  # type: ignore[arg-type]

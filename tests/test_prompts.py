@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from bioreport.prompts import (
     DEFAULT_SECTIONS,
     DESCRIPTIONS,
+    HISTORY_CHARACTERS,
     JSON,
     PLAIN,
     SECTIONS,
     SIGNAL,
     build_prompt,
     celm_name,
+    history_shown,
     layout_for,
     standard_name,
 )
@@ -155,3 +157,14 @@ def test_parse_of_what_a_model_might_write():
     }
     assert JSON.parse('```json\n{"SLEEP": "none.", "X": 3}\n```') == {"SLEEP": "none."}
     assert JSON.parse('{"SLEEP": "no') == {} == JSON.parse("nothing")
+
+
+def test_of_a_long_history_a_compact_prompt_holds_the_beginning():
+    history = "First witnessed seizure. " * 30
+    shown = history_shown(history, "compact")
+    assert len(shown) <= HISTORY_CHARACTERS and history.startswith(f"{shown} ")
+    assert f"History: {shown}\n" in prompt(["SLEEP"], style="compact", history=history)
+    assert " ".join(history.split()) in prompt(["SLEEP"], history=history)
+    assert " ".join(history.split()) in prompt(["SLEEP"], style="compact", compat="celm", history=history)
+    assert len(history_shown("x" * 999, "compact")) == HISTORY_CHARACTERS
+    assert history_shown("Syncope.", "compact") == "Syncope."
