@@ -23,7 +23,7 @@ from bioreport.ecg.preprocess import SPECS, EcgSpec
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.encoders.ecg_autoencoder import EcgTokenizer, TokenizerConfig
 from bioreport.errors import InputError
-from bioreport.files import folder_written_atomically
+from bioreport.files import check_replaceable, folder_written_atomically
 from bioreport.heads import FindingsHead
 from bioreport.hub import EMBEDDED, model_folder
 from bioreport.lora import load_lora, save_lora
@@ -417,6 +417,16 @@ def _load(module: nn.Module, tensors: dict[str, Tensor], weights: Path, prefix: 
         ) from error
 
 
+def check_destination(directory: str | os.PathLike[str]) -> Path:
+    """The folder, if `save_bundle` may take its place; raises InputError where it holds something else."""
+    return check_replaceable(
+        directory,
+        _OWN_FILES,
+        lambda config: config.get("format") == FORMAT,
+        what="is no bundle's folder",
+    )
+
+
 def save_bundle(
     bundle: Bundle,
     directory: str | os.PathLike[str],
@@ -447,16 +457,7 @@ def save_bundle(
     InputError
         Where `directory` holds anything that is not a bundle's, or cannot be written.
     """
-    directory = Path(directory)
-    strangers = (
-        sorted(p.name for p in directory.iterdir() if p.name not in _OWN_FILES) if directory.is_dir() else []
-    )
-    if strangers or (directory.exists() and not directory.is_dir()):
-        raise InputError(
-            directory,
-            f"is no bundle's folder ({strangers[0]!r} lies in it)" if strangers else "is a file",
-            "choose a new folder with -o",
-        )
+    directory = check_destination(directory)
     config = bundle.config()
     source = Path(bundle.llm_source) if bundle.llm_source is not None else None
     local = source is not None and source.is_dir()

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from bioreport import published
 from bioreport.bundle import SPECIAL_TOKENS, Bundle, load_bundle, save_bundle
+from bioreport.bundle import check_destination as check_bundle
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.errors import InputError
 from bioreport.foreign import read_weights, unfit, unnested
 from bioreport.montage import CBRAMOD_CHANNELS
 from bioreport.preprocess import CELM, PreprocessSpec
-from bioreport.qinco import save_qinco
+from bioreport.qinco import check_destination, save_qinco
 
 # Filter and channels of CBraMod's pretraining (its paper, section 3.1).
 CBRAMOD = PreprocessSpec(channels=CBRAMOD_CHANNELS, low=0.3)
@@ -81,9 +82,10 @@ def convert_cbramod(
 
     Its preprocessing is that of CBraMod's pretraining: 19 channels in its order, 0.3 to 75 Hz.
     """
+    out = check_bundle(out)
     encoder, config = _read_cbramod(Path(file), compat=None)
     bundle = Bundle("cbramod", config, encoder, preprocess=CBRAMOD, llm_source=llm, disclaimer=DISCLAIMER)
-    return save_bundle(bundle, Path(out))
+    return save_bundle(bundle, out)
 
 
 def convert_celm(
@@ -112,7 +114,7 @@ def convert_celm(
     InputError
         Also where there is no encoder.
     """
-    file, out = Path(file), Path(out)
+    file, out = Path(file), check_bundle(out)
     checkpoint = read_weights(file)
     tensors, tokens = _parts_of_checkpoint(file, checkpoint)
     try:
@@ -217,6 +219,7 @@ def convert_qinco(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
         Where it holds other weights, or is a pickled module.
     """
     file, out = Path(file), Path(out)
+    check_destination(out)
     content = read_weights(file)
     options: dict[str, Any] = {}
     scale = content.get("db_scale")

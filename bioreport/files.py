@@ -1,12 +1,13 @@
 """Writing files so that a reader never sees half of one."""
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from bioreport.errors import InputError
 
@@ -71,11 +72,58 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise _write_error(path, error) from error
 
 
+def check_replaceable(
+    directory: str | os.PathLike[str],
+    own: Container[str],
+    ours: Callable[[Mapping[str, Any]], bool],
+    *,
+    what: str,
+) -> Path:
+    """The folder, if a model's folder may take its place.
+
+    Parameters
+    ----------
+    directory : path-like
+        One that is missing or empty will do, or one whose ``config.json`` `ours` knows, with nothing beside
+        it that is not `own`.
+    own : container of str
+        Names of what such a folder holds.
+    ours : callable
+        Whether a configuration is one of ours.
+    what : str
+        What the sentence says of another folder, as in "is no bundle's folder".
+
+    Raises
+    ------
+    InputError
+        Where `directory` is a file or holds something else: whoever replaces it would delete that.
+    """
+    directory, cure = Path(directory), "choose a new folder with -o"
+    try:
+        names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+    except OSError as error:
+        raise _write_error(directory, error) from error
+    if directory.exists() and not directory.is_dir():
+        raise InputError(directory, "is a file", cure)
+    strangers = [name for name in names if name not in own]
+    if strangers:
+        raise InputError(directory, f"{what} ({strangers[0]!r} lies in it)", cure)
+    if names:
+        try:
+            config = json.loads((directory / "config.json").read_bytes())
+        except (OSError, ValueError):
+            config = None
+        if not (isinstance(config, dict) and ours(config)):
+            raise InputError(directory, f"{what} (its config.json is missing or another program's)", cure)
+    return directory
+
+
 @contextmanager
 def folder_written_atomically(directory: str | os.PathLike[str]) -> Iterator[Path]:
     """A new folder beside `directory` to fill; on success it takes the place of `directory`.
 
-    On an exception `directory` stays as it was. Raises InputError where the disk refuses.
+    On an exception `directory` stays as it was; what it holds is deleted else, so `check_replaceable` before.
+    Raises InputError where the disk refuses.
     """
     directory = Path(directory)
     try:

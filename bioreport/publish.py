@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from huggingface_hub import ModelCardData
 from bioreport import bundle
 from bioreport.ecg.preprocess import ECG_TOK
 from bioreport.errors import InputError
-from bioreport.files import folder_written_atomically
+from bioreport.files import check_replaceable, folder_written_atomically
 from bioreport.hub import EMBEDDED, model_folder
 from bioreport.meit import files as meit
 from bioreport.qinco import FORMAT as QINCO
@@ -86,7 +87,7 @@ def convert_hub(
     folder, out = model_folder(source), Path(out)
     config = _config(folder)
     kind = _kind(config, folder)
-    _check(out)
+    _check(out, folder)
     named = _language_model(config, folder, llm)
     license = license or ("apache-2.0" if folder in EMBEDDED.values() else "other")
     with folder_written_atomically(out) as new:
@@ -118,6 +119,16 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _kind(config: dict[str, Any], folder: Path) -> str:
+    kind = _named(config)
+    if kind is None:
+        raise InputError(
+            folder / _CONFIG, "is the config of no bundle, MEIT model, tokenizer or QINCo",
+            "give a folder that `bioreport train` or `bioreport convert` wrote",
+        )  # fmt: skip
+    return kind
+
+
+def _named(config: Mapping[str, Any]) -> str | None:
     if config.get("format") == bundle.FORMAT:
         encoder = config.get("encoder")
         return "ecg" if isinstance(encoder, dict) and encoder.get("class") == "EcgTokenizer" else "eeg"
@@ -125,27 +136,17 @@ def _kind(config: dict[str, Any], folder: Path) -> str:
         return "meit"
     if config.get("format") == QINCO:
         return "qinco"
-    if config.get("preprocessing") == ECG_TOK.name:
-        return "tokenizer"
-    raise InputError(
-        folder / _CONFIG, "is the config of no bundle, MEIT model, tokenizer or QINCo",
-        "give a folder that `bioreport train` or `bioreport convert` wrote",
+    return "tokenizer" if config.get("preprocessing") == ECG_TOK.name else None
+
+
+def _check(out: Path, source: Path) -> None:
+    names = {path.name for path in out.iterdir() if path.suffix == ".safetensors"} if out.is_dir() else set()
+    check_replaceable(
+        out, names | {_CONFIG, _CARD, *_FOLDERS}, lambda config: _named(config) is not None,
+        what="holds other things",
     )  # fmt: skip
-
-
-def _check(out: Path) -> None:
-    known = {_CONFIG, _CARD, *_FOLDERS}
-    strangers = (
-        sorted(p.name for p in out.iterdir() if p.name not in known and p.suffix != ".safetensors")
-        if out.is_dir()
-        else []
-    )
-    if strangers or (out.exists() and not out.is_dir()):
-        raise InputError(
-            out,
-            f"holds other things ({strangers[0]!r} lies in it)" if strangers else "is a file",
-            "choose a new folder with -o",
-        )
+    if out.exists() and out.samefile(source):
+        raise InputError(out, "is the model itself", "choose a new folder with -o")
 
 
 def _language_model(config: dict[str, Any], folder: Path, llm: str | None) -> Path | str | None:

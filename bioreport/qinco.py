@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bioreport.errors import InputError
-from bioreport.files import folder_written_atomically
+from bioreport.files import check_replaceable, folder_written_atomically
 from bioreport_kernels import ImplicitWeights, implicit_decode, implicit_quantize
 from bioreport_kernels.implicit import check_weights
 
@@ -208,6 +208,13 @@ def qinco2_weights(
     return take.complete(weights), mean, scale
 
 
+def check_destination(directory: Path) -> Path:
+    """The folder, if `save_qinco` may take its place; raises InputError where it holds something else."""
+    return check_replaceable(
+        directory, _FILES, lambda config: config.get("format") == FORMAT, what="is no folder of a QINCo"
+    )
+
+
 def save_qinco(state: Mapping[str, Tensor], options: Mapping[str, Any], directory: Path) -> Path:
     """Write weights under their published names, and the options of `bioreport.published.qinco` for them.
 
@@ -216,9 +223,7 @@ def save_qinco(state: Mapping[str, Tensor], options: Mapping[str, Any], director
     InputError
         Where the folder holds something else or cannot be written.
     """
-    strangers = {path.name for path in directory.iterdir()} - _FILES if directory.is_dir() else set()
-    if strangers or (directory.exists() and not directory.is_dir()):
-        raise InputError(directory, "is no folder of a QINCo", "choose a new folder with -o")
+    check_destination(directory)
     config = {"format": FORMAT, "version": VERSION, "options": dict(options)}
     with folder_written_atomically(directory) as folder:
         tensors = {key: value.detach().clone().contiguous() for key, value in state.items()}

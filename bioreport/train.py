@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bioreport import processes, sharding
-from bioreport.bundle import Bundle, load_bundle, save_bundle
+from bioreport.bundle import Bundle, check_destination, load_bundle, save_bundle
 from bioreport.errors import InputError
 from bioreport.llm import load_llm
 from bioreport.lora import PUBLISHED, LoraSizes
@@ -146,7 +146,7 @@ def train(
     InputError
         Where the manifest, a model or the checkpoint cannot be used, or nothing is left to train on.
     """
-    out = Path(out)
+    out = check_destination(out)
     work = out.with_name(out.name + ".training")
     token_folder = Path(tokens) if tokens is not None else work / "tokens"
     entries = read_manifest(manifest)

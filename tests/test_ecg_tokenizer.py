@@ -21,6 +21,7 @@ from bioreport.ecg.tokenizer import (
     train_tokenizer,
 )
 from bioreport.encoders.ecg_autoencoder import EcgTokenizer, TokenizerConfig
+from bioreport.errors import InputError
 
 SMALL = TokenizerConfig(dim=16, widths=(8, 8, 8, 8, 16), stages=2, codewords=8, blocks=1, hidden=16)
 
@@ -124,6 +125,41 @@ def test_command_line_trains_and_tokenizes(tmp_path: Path, capsys: pytest.Captur
     tensors = load_file(tmp_path / "codes" / "r0.safetensors")
     assert tensors["codes"].shape == (1, 79, 4) and tensors["codes"].dtype == torch.int16
     assert "missing.hea" in capsys.readouterr().err
+
+
+def test_training_does_not_replace_a_foreign_folder(
+    trained: EcgTokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out = tmp_path / "ecgs" / "held_out.dat"
+    held_out.parent.mkdir()
+    held_out.write_bytes(b"0")
+    with pytest.raises(InputError, match="lies in it"):
+        save_tokenizer(trained, held_out.parent)
+    # told before the manifest is looked for
+    assert main(["train", "tokenizer", "none.jsonl", "-o", str(held_out.parent)]) == 1
+    assert "is no tokenizer's folder ('held_out.dat' lies in it)" in capsys.readouterr().err
+    assert held_out.read_bytes() == b"0"
+    save_tokenizer(trained, tmp_path / "t")
+    save_tokenizer(trained, tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "none.jsonl"],
+        ["convert", "cbramod", "none.pth"],
+        ["convert", "celm", "none.pt"],
+        ["convert", "meit", "none.bin"],
+        ["convert", "qinco", "none.pt"],
+    ],
+)
+def test_a_foreign_folder_is_told_of_before_any_work(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"0")
+    assert main([*command, "-o", str(tmp_path)]) == 1
+    assert f"{tmp_path}: is no" in capsys.readouterr().err
+    assert (tmp_path / "model.safetensors").read_bytes() == b"0"
 
 
 def test_qincos_networks_learn_at_a_tenth_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:

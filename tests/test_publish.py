@@ -109,6 +109,8 @@ def test_meit_and_tokenizers_have_the_layout_too(bundle: Path, tmp_path: Path) -
         convert_hub(tmp_path / "meitTrue", tmp_path / "other", llm="x/y")
     model = EcgTokenizer(TOKENIZER)
     save_tokenizer(model, tmp_path / "tokenizer")
+    with pytest.raises(InputError, match="is the model itself"):
+        convert_hub(tmp_path / "tokenizer", tmp_path / "tokenizer")
     hub = convert_hub(tmp_path / "tokenizer", tmp_path / "hub-tokenizer")
     assert front(hub)["pipeline_tag"] == "feature-extraction"
     again_state = load_tokenizer(hub).state_dict()

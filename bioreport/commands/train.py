@@ -72,10 +72,17 @@ def _train_reports(options: argparse.Namespace, parser: argparse.ArgumentParser)
 
 
 def _train_tokenizer(options: argparse.Namespace) -> int:
-    from bioreport.ecg.tokenizer import measure, read_windows, save_tokenizer, train_tokenizer
+    from bioreport.ecg.tokenizer import (
+        check_destination,
+        measure,
+        read_windows,
+        save_tokenizer,
+        train_tokenizer,
+    )
     from bioreport.encoders.ecg_autoencoder import TokenizerConfig
     from bioreport.manifest import read_manifest
 
+    check_destination(options.output)
     config = TokenizerConfig(
         quantizer=options.quantizer, stages=options.stages, codewords=512 // options.stages
     )

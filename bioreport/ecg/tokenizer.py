@@ -17,7 +17,7 @@ from bioreport.ecg.preprocess import ECG_TOK, Decisions, EcgBatch, stream_window
 from bioreport.ecg.reading import EcgRecording, open_ecg
 from bioreport.encoders.ecg_autoencoder import EcgTokenizer, TokenizerConfig
 from bioreport.errors import InputError
-from bioreport.files import folder_written_atomically, write_atomically
+from bioreport.files import check_replaceable, folder_written_atomically, write_atomically
 from bioreport.hub import model_folder
 from bioreport.quantizers import CodeUsage
 
@@ -163,8 +163,25 @@ def measure(model: EcgTokenizer, windows: Tensor, *, batch_size: int = 32) -> di
     }
 
 
+def check_destination(directory: str | PathLike[str]) -> Path:
+    """The folder, if `save_tokenizer` may take its place; raises InputError where it holds something else."""
+    return check_replaceable(
+        directory,
+        {"config.json", "model.safetensors", "README.md"},
+        lambda config: config.get("preprocessing") == ECG_TOK.name,
+        what="is no tokenizer's folder",
+    )
+
+
 def save_tokenizer(model: EcgTokenizer, directory: str | PathLike[str]) -> None:
-    """Write a folder: `config.json` and `model.safetensors`."""
+    """Write a folder: `config.json` and `model.safetensors`.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds something else or cannot be written.
+    """
+    directory = check_destination(directory)
     config = {"format": FORMAT, "preprocessing": ECG_TOK.name, **model.config.to_dict()}
     with folder_written_atomically(directory) as folder:
         weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}

@@ -16,7 +16,7 @@ from bioreport.errors import InputError
 from bioreport.foreign import read_weights, unfit, unnested
 from bioreport.llm import load_llm
 from bioreport.lora import LORA_DROPOUT
-from bioreport.meit.files import ADAPTER, save_meit, write_meit
+from bioreport.meit.files import ADAPTER, check_destination, save_meit, write_meit
 from bioreport.meit.model import Meit
 from bioreport.meit.text import PROMPTS
 
@@ -56,7 +56,7 @@ def convert_meit(file: str | PathLike[str], out: str | PathLike[str], *, llm: st
     InputError
         Where the file holds other weights, or parts do not belong together.
     """
-    file = Path(file)
+    file, out = Path(file), check_destination(out)
     try:
         state = published.unwrapped(unnested(read_weights(file)))
         encoder = published.meit_encoder(state)
@@ -67,9 +67,9 @@ def convert_meit(file: str | PathLike[str], out: str | PathLike[str], *, llm: st
     rest = {key: tensor for key, tensor in state.items() if not _of_encoder(key)}
     lora = {key: tensor for key, tensor in rest.items() if _LORA.search(key)} or _lora_beside(file)
     if lora:
-        return _with_lora(file, Path(out), encoder, lora, llm)
+        return _with_lora(file, out, encoder, lora, llm)
     if rest:
-        return _tuned_whole(file, Path(out), encoder, rest, llm)
+        return _tuned_whole(file, out, encoder, rest, llm)
     return write_meit(out, encoder, {**_SETTINGS, "learnt": "encoder"}, llm)
 
 

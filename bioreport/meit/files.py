@@ -18,7 +18,7 @@ from torch import Tensor
 from bioreport.bundle import resolve_device, resolve_dtype
 from bioreport.encoders.ecg_resnet import MeitEncoder
 from bioreport.errors import InputError
-from bioreport.files import folder_written_atomically
+from bioreport.files import check_replaceable, folder_written_atomically
 from bioreport.fusion_cache import embedding_width
 from bioreport.hub import MEIT, format_of, model_folder
 from bioreport.llm import load_llm
@@ -38,15 +38,9 @@ def is_meit(directory: str | PathLike[str]) -> bool:
 
 def check_destination(directory: str | PathLike[str]) -> Path:
     """The folder, if `save_meit` may take its place; raises InputError where it holds something else."""
-    directory = Path(directory)
-    strangers = sorted({path.name for path in directory.iterdir()} - OWN_FILES) if directory.is_dir() else []
-    if strangers or (directory.exists() and not directory.is_dir()):
-        raise InputError(
-            directory,
-            f"is no folder of MEIT's ({strangers[0]!r} lies in it)" if strangers else "is a file",
-            "choose a new folder",
-        )
-    return directory
+    return check_replaceable(
+        directory, OWN_FILES, lambda config: config.get("format") == FORMAT, what="is no folder of MEIT's"
+    )
 
 
 def save_meit(
