@@ -9,6 +9,14 @@ _ABBREVIATIONS = (
 )  # fmt: skip
 _END = re.compile(r"[.!?]+[\"”')\]]*(?=\s+|$)|\n+")
 MAY_END = frozenset({"sec", "min", "etc", "resp"})
+_REPEATED = re.compile(
+    # "There is There is", or a word that no sentence has twice in a row
+    r"\b([A-Za-z][\w'-]*(?:[ ,]+[\w'-]+){1,11})[ ,]+\1\b"
+    r"|\b(the|an?|of|is|are|was|were|and|or|with|at|in|on|no|there)[ ,]+\2\b"
+    r"|\b([A-Za-z]{2,})(?:[ ,]+\3\b){2}",
+    re.IGNORECASE,
+)
+_MOST_OF = 4  # sentences; of fewer that were withheld nothing follows for the text
 UNASSESSABLE = "Not assessable from this recording."
 
 
@@ -44,13 +52,18 @@ def _ends_sentence(text: str, dot: int, after: int, may_end: frozenset[str]) -> 
     return not following[0].islower()
 
 
+def repeats_itself(sentence: str) -> bool:
+    """Whether words follow upon themselves, which only a model does that has not learnt the language."""
+    return _REPEATED.search(sentence) is not None
+
+
 def keep_supported(
     sections: Mapping[str, str],
     problem_of: Callable[[str, list[str]], str | None],
     support: Callable[[str], tuple[str | None, list[str]]],
     may_end: frozenset[str] = MAY_END,
 ) -> tuple[dict[str, str], list[str]]:
-    """Sections without the sentences that the evidence speaks against.
+    """Sections without the sentences that repeat themselves or that the evidence speaks against.
 
     Parameters
     ----------
@@ -68,21 +81,38 @@ def keep_supported(
     sections : dict
         The same names in the same order; a text may be empty.
     warnings : list of str
-        One sentence for each change.
+        One sentence for each change; first one that says so where the text as a whole is of no use.
     """
     kept: dict[str, str] = {}
     warnings: list[str] = []
+    written = withheld = repeating = 0
     for name, text in sections.items():
         sentences: list[str] = []
         for sentence in split_sentences(text, may_end):
-            problem = problem_of(sentence, sentences)
+            written += 1
+            repeats = sentence in sentences or repeats_itself(sentence)
+            repeating += repeats
+            problem = "it repeats itself" if repeats else problem_of(sentence, sentences)
             supported, mended = (None, [problem]) if problem else support(sentence)
             if supported is None:
                 warnings.append(f'{name}: withheld "{sentence}", {mended[0]}.')
+                withheld += 1
                 continue
             warnings += [f"{name}: {change}." for change in mended]
             sentences.append(supported)
         kept[name] = " ".join(sentences)
+    if repeating:
+        warnings.insert(
+            0,
+            f"The model's text is not usable language, {repeating} of {written} sentences repeat themselves: "
+            "rely on the findings alone; the model may need more training.",
+        )
+    elif withheld >= _MOST_OF and 2 * withheld > written:
+        warnings.insert(
+            0,
+            f"Most of the model's text was not usable, {withheld} of {written} sentences were withheld: what "
+            "stands here rests on the findings.",
+        )
     return kept, warnings
 
 

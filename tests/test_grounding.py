@@ -6,7 +6,7 @@ from bioreport.claims import claims_in, support
 from bioreport.findings import BY_NAME, EEG_NAMES
 from bioreport.grounding import UNASSESSABLE, UNREMARKABLE, finding_sentence, ground
 from bioreport.lexicon import read_findings
-from bioreport.sentences import split_sentences
+from bioreport.sentences import repeats_itself, split_sentences
 
 RHYTHM = {
     "frequency_hz": 9.4,
@@ -272,3 +272,38 @@ def test_bad_electrodes_are_those_measured():
     grounded, warnings = ground(wrong, found, NOTHING)
     assert grounded["BACKGROUND ACTIVITY"] == "Bad electrodes are present at O1, T6."
     assert "these are not the bad electrodes that were measured" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "salad"),
+    [
+        ("There is There is focal slowing.", True),
+        ("The posterior dominant rhythm is 8.8 Hz is present is present.", True),
+        ("Sharp waves over the the left temporal region.", True),
+        ("Slowing slowing slowing.", True),
+        ("There is no focal slowing, and there is no generalized slowing.", False),
+        ("ST elevation in V2, V3 and V4, ST depression in II, III and aVF.", False),
+        ("The rhythm is 9 Hz, 9 Hz on both sides; very very rarely 10 Hz.", False),
+        ("Second-degree AV block 2:1, left bundle-branch block, left axis.", False),
+    ],
+)
+def test_language_that_is_none_is_withheld_and_the_report_warns(sentence, salad):
+    grounded, warnings = ground({"BACKGROUND ACTIVITY": sentence}, [], {"recordings": [NOTHING]})
+    assert repeats_itself(sentence) == salad
+    assert any("not usable language" in warning for warning in warnings) == salad
+    assert (sentence not in grounded["BACKGROUND ACTIVITY"]) if salad else True
+
+
+def test_a_text_of_which_most_was_withheld_is_said_to_be_of_no_use():
+    false = [
+        "Focal slowing is present.",
+        "A seizure was recorded.",
+        "Spindles were seen.",
+        "Drowsiness was seen.",
+    ]
+    text = {"BACKGROUND ACTIVITY": " ".join(false)}
+    grounded, warnings = ground(text, findings(), MEASURED)
+    assert warnings[0].startswith("Most of the model's text was not usable, 4 of 4 sentences")
+    assert not any("Most of" in warning for warning in ground(grounded, findings(), MEASURED)[1])
+    few = {"BACKGROUND ACTIVITY": " ".join(false[:3])}
+    assert not any("Most of" in warning for warning in ground(few, findings(), MEASURED)[1])
