@@ -4,6 +4,7 @@ A FILE is a recording, a folder (every recording below it), a manifest (``.jsonl
 with one of these a line, ``@-`` from standard input.
 """
 
+import json
 import os
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from bioreport.errors import InputError
 from bioreport.manifest import Entry, read_manifest
+from bioreport.remote import url_of
 
 MANIFEST = ".jsonl"
 
@@ -74,6 +76,60 @@ def gather(files: Sequence[Path], history: str | None = None) -> tuple[list[Job]
         else:
             jobs.append(Job((file,), file.stem))
     return [replace(job, history=job.history or history) for job in jobs], collected
+
+
+def check_targets(jobs: Sequence[Job], also: Sequence[Path] = ()) -> None:
+    """See before anything is read that no report would take the place of what is read.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    also : sequence of Path
+        What is read beside the recordings and what is part of them.
+
+    Raises
+    ------
+    InputError
+        For the first report that would.
+    """
+    targets = {_resolved(job.target): job.target for job in jobs if job.target is not None}
+    # what is part of a recording lies beside it; whoever writes elsewhere need not look at every recording
+    there = {place for place, target in targets.items() if target.is_file()}
+    folders = {place.parent for place in there}
+    inputs: set[Path] = {_resolved(path) for path in also}
+    for path in (path for job in jobs for path in job.recordings):
+        if there and url_of(path) is None and _resolved(path).parent in folders:
+            inputs |= {_resolved(path), *map(_resolved, _parts(path))}
+    for place in sorted(there & inputs):
+        if not _is_report(place):
+            raise InputError(
+                targets[place],
+                "is read, and the report would take its place",
+                "choose another file or folder with -o",
+            )
+
+
+def _parts(path: Path) -> list[Path]:
+    from bioreport.tokens import recording_files  # torch, which wrong usage need not wait for
+
+    try:
+        return list(recording_files(path))
+    except InputError:
+        # what is wrong with it is told where it is opened
+        return [path.with_suffix(ending) for ending in (".hea", ".dat", ".mat")]
+
+
+def _resolved(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file is a report in JSON, which beside its recording has the name of a sidecar."""
+    try:
+        content = json.loads(path.read_bytes()) if path.suffix == ".json" else None
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"file", "sections", "findings"} <= content.keys()
 
 
 def report_names(entries: Sequence[Entry], manifest: Path) -> list[str]:

@@ -25,6 +25,8 @@ _FIELDS = frozenset(
         "labels",
     }
 )
+# of a manifest; a report has a few thousand letters
+_LONGEST_LINE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,27 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
     if not entries:
         raise InputError(path, "holds no entries", cure)
     return entries
+
+
+def check_manifest_replaceable(path: str | os.PathLike[str]) -> None:
+    """See that a manifest may take the place of `path`: nothing is there, or it begins like a manifest.
+
+    Raises
+    ------
+    InputError
+        Where it is another file, such as a recording.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(_LONGEST_LINE)
+        known = not line.strip() or "recording" in json.loads(line)
+    except (OSError, ValueError, TypeError):
+        known = False
+    if not known:
+        raise InputError(path, "is there and is no manifest", "choose another file with -o")
 
 
 def write_manifest(path: str | os.PathLike[str], entries: Iterable[Entry]) -> Path:

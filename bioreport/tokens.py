@@ -57,7 +57,7 @@ def recording_key(path: Path, encoding_key: str, *, without: Path | None = None)
     digest = hashlib.sha256(f"{STORE_VERSION} {encoding_key}".encode())
     with local_copy(path) as here:
         try:
-            for file in _files(here):
+            for file in recording_files(here):
                 if without is not None and file.resolve() == without.resolve():
                     continue
                 with open(file, "rb") as handle:
@@ -72,7 +72,7 @@ def recording_key(path: Path, encoding_key: str, *, without: Path | None = None)
     return digest.hexdigest()
 
 
-def _files(path: Path) -> Iterator[Path]:
+def recording_files(path: Path) -> Iterator[Path]:
     """A recording's file, then those that are part of it as far as they are there."""
     header = header_path(path)
     yield header or path

@@ -191,6 +191,10 @@ def test_a_full_disk_is_one_sentence(short_edf: Path, capsys: pytest.CaptureFixt
         (["generate", "a.edf", "--sections", "SLEEP,POEM"], "unknown section 'POEM'"),
         (["generate", "x/a.edf", "y/a.edf", "-o", "out/"], "both write"),
         (["generate", "a.edf", "--line-frequency", "55"], "invalid choice"),
+        (
+            ["generate", "a.edf", "-o", "r.pdf"],
+            "the ending is .md, .json or .html, or --format says the form",
+        ),
         (["nonsense"], "invalid choice"),
     ],
 )

@@ -228,3 +228,15 @@ class TestCommand:
         said = build_manifest("ptbxl", trees.ptbxl(tmp_path, rows), tmp_path / "m.jsonl").sentences()
         assert "No entry of val has: atrial_fibrillation." in said
         assert "No entry of train has: sinus_rhythm." in said
+
+
+def test_a_manifest_takes_the_place_of_no_other_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = tmp_path / "some.edf"
+    recording.write_bytes(b"0       X\xff")
+    assert cli.main(["corpus", "folder", str(tmp_path), "-o", str(recording)]) == 1
+    assert "some.edf: is there and is no manifest" in capsys.readouterr().err
+    assert recording.read_bytes() == b"0       X\xff"
+    for _ in range(2):
+        assert cli.main(["corpus", "folder", str(tmp_path), "-o", str(tmp_path / "m.jsonl")]) == 0

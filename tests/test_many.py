@@ -154,6 +154,61 @@ def test_reports_may_lie_beside_their_recordings(tmp_path: Path) -> None:
     assert written[0] == written[1]
 
 
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("a.edf", "a.edf"),
+        ("ecg.hea", "ecg.hea"),
+        ("ecg", "ecg.dat"),
+        ("ecg.dat", "../{here}/ecg.hea"),
+        ("@list.md", "list.md"),
+        ("manifest.jsonl", "manifest.jsonl"),
+        ("sub-1_eeg.edf", "sub-1_eeg.json"),
+        ("sub-1_eeg.edf", "sub-1_channels.tsv"),
+        ("sub-1_eeg.edf", "link.json"),
+    ],
+)
+def test_what_is_read_is_not_overwritten(
+    source: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["a.edf", "ecg.dat", "sub-1_eeg.edf", "sub-1_eeg.json", "sub-1_channels.tsv"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"{}")
+    (tmp_path / "ecg.hea").write_text("ecg 1 500 10\necg.dat 16 200 16 0 0 0 0 I\n")
+    (tmp_path / "link.json").symlink_to("sub-1_eeg.json")
+    (tmp_path / "list.md").write_text(f"{tmp_path}/a.edf\n")
+    write_manifest(tmp_path / "manifest.jsonl", [Entry((tmp_path / "a.edf",))])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    given = f"@{tmp_path}/{source[1:]}" if source[0] == "@" else tmp_path / source
+    out = tmp_path / target.format(here=tmp_path.name)
+    # a list or manifest of one would go into a folder
+    code = run("generate", given, "-o", out, "--format", "json")
+    told = capsys.readouterr().err
+    if source in ("@list.md", "manifest.jsonl"):
+        assert code == 2 and "is a file; several reports need a folder" in told
+    else:
+        assert code == 1 and "is read, and the report would take its place; choose another file" in told
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_sidecar_beside_recordings_is_not_overwritten_by_reports_of_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.edf", "sub-1_eeg.edf"):
+        (tmp_path / name).write_bytes(b"0")
+    (tmp_path / "sub-1_eeg.json").write_text('{"PowerLineFrequency": 60}')
+    assert run("generate", tmp_path, "-o", tmp_path, "--format", "json") == 1
+    assert "sub-1_eeg.json: is read, and the report" in capsys.readouterr().err
+    assert (tmp_path / "sub-1_eeg.json").read_text() == '{"PowerLineFrequency": 60}'
+
+
+def test_a_history_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    history = tmp_path / "history.md"
+    history.write_text("Falls.")
+    assert run("generate", tmp_path / "a.edf", "--history", f"@{history}", "-o", history) == 1
+    assert "history.md: is read, and" in capsys.readouterr().err and history.read_text() == "Falls."
+
+
 def _generate_in_a_fork(arguments: list[str]) -> None:
     torch.set_num_threads(1)  # the threads of the process that was forked are not there
     sys.exit(cli.main(arguments))

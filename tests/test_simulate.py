@@ -299,3 +299,17 @@ def test_each_finding_is_neither_rare_nor_everywhere() -> None:
 def test_the_shortest_recording_has_room_for_chewing() -> None:
     # seed 4 chews, for 5 s at least, and 0.4 of 10 s are less
     assert simulate_eeg(4, duration_seconds=10, sfreq=200).data.shape[1] == 2000
+
+
+def test_the_manifest_of_other_recordings_stays(tmp_path) -> None:
+    manifest = simulate_corpus(2, 3, tmp_path, duration_seconds=10)
+    before = manifest.read_bytes()
+    assert simulate_corpus(2, 3, tmp_path, duration_seconds=10).read_bytes() == before
+    for count, seed, modality in ((2, 4, "eeg"), (1, 3, "eeg"), (2, 3, "ecg")):
+        with pytest.raises(InputError, match=r"manifest\.jsonl: lists sim-3-0000\d\.edf, which would not"):
+            simulate_corpus(count, seed, tmp_path, modality=modality, duration_seconds=10)
+    assert manifest.read_bytes() == before and len(list(tmp_path.glob("sim-*"))) == 2
+    manifest.write_text("my notes")
+    with pytest.raises(InputError, match="is there and is no manifest"):
+        simulate_corpus(2, 3, tmp_path)
+    assert manifest.read_text() == "my notes"

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from bioreport.commands.console import fail, quiet_libraries, say
 from bioreport.errors import InputError
 from bioreport.files import remove_leftovers, write_atomically
-from bioreport.jobs import Job, gather
+from bioreport.jobs import Job, check_targets, gather
 
 if TYPE_CHECKING:
     from bioreport.ahead import Models, Read
@@ -275,13 +275,20 @@ def _with_targets(
     """The jobs with where each report goes, and the form of all."""
     endings = {".md": "md", ".json": "json", ".html": "html"}
     output, many = options.output, many or len(jobs) > 1
+    history = [options.history] if (options.history or "").startswith("@") else []
+    read = [Path(str(name).removeprefix("@")) for name in [*options.files, *history]]
     if output is None:
         if many:
             parser.error("several reports need -o DIR (or --together for one report of all)")
         return jobs, options.format or "md"
     path = Path(output)
     if not (many or path.is_dir() or output.endswith("/")):
-        return [replace(jobs[0], target=path)], options.format or endings.get(path.suffix.lower(), "md")
+        jobs = [replace(jobs[0], target=path)]
+        check_targets(jobs, read)
+        ending = path.suffix.lower()
+        if ending not in ("", *endings) and options.format is None:
+            parser.error(f"-o {output}: the ending is .md, .json or .html, or --format says the form")
+        return jobs, options.format or endings.get(ending, "md")
     if path.exists() and not path.is_dir():
         parser.error(f"-o {output} is a file; several reports need a folder")
     form = options.format or "md"
@@ -292,4 +299,6 @@ def _with_targets(
             "manifest, whose reports lie in subfolders, or give them in two calls with different -o"
         )
     keep = many and not options.overwrite
-    return [replace(job, target=path / f"{job.name}.{form}", keep=keep) for job in jobs], form
+    jobs = [replace(job, target=path / f"{job.name}.{form}", keep=keep) for job in jobs]
+    check_targets(jobs, read)
+    return jobs, form

@@ -14,7 +14,7 @@ from bioreport.corpora.leakage import Leak, LeakageCheck
 from bioreport.corpora.notes import Notes
 from bioreport.corpora.splits import SPLITS, best_seed, split_of
 from bioreport.errors import InputError
-from bioreport.manifest import Entry, write_manifest
+from bioreport.manifest import Entry, check_manifest_replaceable, write_manifest
 
 Reader = Callable[[Path, Notes], Iterator[Entry]]
 
@@ -109,7 +109,7 @@ def build_manifest(
     directory : path-like
         Where the corpus lies.
     output : path-like
-        The manifest; replaced as a whole, or not at all.
+        The manifest; replaced as a whole, or not at all. Another file there is left as it is.
     signals : bool
         Whether the recordings are read and compared too, not only patients and reports.
     list_leaks : bool
@@ -129,10 +129,11 @@ def build_manifest(
     Raises
     ------
     InputError
-        The corpus cannot be read, the manifest cannot be written, or two splits share a patient, a signal or
-        a report (unless `list_leaks`); no manifest is written then.
+        The corpus cannot be read, `output` is there and no manifest, the manifest cannot be written, or two
+        splits share a patient, a signal or a report (unless `list_leaks`); no manifest is written then.
     """
     directory, manifest = Path(directory), Path(output)
+    check_manifest_replaceable(manifest)
     known = LAYOUTS[layout]
     read = known.read if patient is None else partial(folder.read, patient=re.compile(patient))
     if seed is None:

@@ -12,13 +12,16 @@ import numpy as np
 from tqdm import tqdm
 
 from bioreport.corpora.splits import split_of
+from bioreport.errors import InputError
 from bioreport.files import write_atomically
+from bioreport.manifest import check_manifest_replaceable, read_manifest
 
 if TYPE_CHECKING:
     from bioreport.ecg.simulation import EcgSimulation
     from bioreport.simulate import Simulation
 
 log = logging.getLogger(__name__)
+ENDINGS = {"eeg": ".edf", "ecg": ".hea"}
 
 
 def write_edf(simulation: "Simulation", path: str | os.PathLike[str]) -> None:
@@ -116,33 +119,53 @@ def simulate_corpus(
     Raises
     ------
     InputError
-        The folder cannot be written to.
+        The folder cannot be written to, or holds the manifest of other recordings.
     """
     folder = Path(directory)
+    patients = [f"sim-{seed}-{i:05d}" for i in range(count)]
+    manifest = folder / "manifest.jsonl"
+    _check(manifest, {f"{patient}{ENDINGS[modality]}" for patient in patients})
     lines = []
-    for i in tqdm(range(count), desc="simulate", unit="recording", disable=not progress):
-        patient = f"sim-{seed}-{i:05d}"
+    for i, patient in enumerate(tqdm(patients, desc="simulate", unit="recording", disable=not progress)):
         entry = _write_one(modality, seed * 1_000_003 + i, duration_seconds, folder, patient)
         if split is not None:
             entry["split"] = split
         lines.append(json.dumps(entry, ensure_ascii=False))
-    manifest = folder / "manifest.jsonl"
     write_atomically(manifest, "\n".join(lines) + "\n" * bool(lines))
     log.info("%d recordings in %s", count, folder)
     return manifest
 
 
+def _check(manifest: Path, names: set[str]) -> None:
+    """See that a manifest that is there lists nothing but these recordings, which are written anew."""
+    check_manifest_replaceable(manifest)
+    if not manifest.is_file() or not manifest.stat().st_size:
+        return
+    listed = {
+        path.relative_to(manifest.parent).as_posix() if path.is_relative_to(manifest.parent) else str(path)
+        for entry in read_manifest(manifest)
+        for path in entry.recordings
+    }
+    if others := sorted(listed - names):
+        raise InputError(
+            manifest,
+            f"lists {others[0]}, which would not be among the recordings",
+            "choose a new folder with -o, or remove that manifest",
+        )
+
+
 def _write_one(
     modality: str, seed: int, duration_seconds: float | None, folder: Path, patient: str
 ) -> dict[str, Any]:
+    name = f"{patient}{ENDINGS[modality]}"
     if modality == "ecg":
         from bioreport.ecg.simulation import simulate_ecg, write_record
 
         ecg = simulate_ecg(seed, duration_seconds=duration_seconds)
-        write_record(ecg, folder / f"{patient}.hea")
-        return manifest_line(ecg, f"{patient}.hea", patient)
+        write_record(ecg, folder / name)
+        return manifest_line(ecg, name, patient)
     from bioreport.simulate import simulate_eeg
 
     eeg = simulate_eeg(seed, duration_seconds=duration_seconds)
-    write_edf(eeg, folder / f"{patient}.edf")
-    return manifest_line(eeg, f"{patient}.edf", patient)
+    write_edf(eeg, folder / name)
+    return manifest_line(eeg, name, patient)
