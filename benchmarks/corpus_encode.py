@@ -12,7 +12,8 @@ Ours is what a worker of `bioreport encode` does, hashing, writing its part and 
 has the published sizes and the same random weights. It is measured in float32, as the other is, and with its
 encoder's matrix products in bfloat16 (``"products"`` in the bundle's config). Each chain is one process; they
 take turns recording by recording, and what counts is the time from path to result, models and imports loaded
-before.
+before. After them the whole command runs once for each dtype with a process for every core, as a user would
+run it: its time has imports, models and processes in it.
 """
 
 import argparse
@@ -160,6 +161,31 @@ def child(name: str, model: Path, out: Path, count: int, first: Path) -> None:
     np.save(out.with_suffix(".npy"), tokens)
 
 
+def outcome(folder: Path, count: int, seconds: float) -> dict[str, Any]:
+    """What was written, and how fast."""
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        "seconds": seconds,
+        "recordings_per_hour": 3600 * count / seconds,
+        "bytes": sum(path.stat().st_size for path in written),
+        "files": len(written),
+    }
+
+
+def command(setting: str, recordings: list[Path], model: Path, out: Path) -> dict[str, Any]:
+    """`bioreport encode` with a process for every core, from start to end."""
+    manifest = out.with_suffix(".jsonl")
+    manifest.write_text("".join(json.dumps({"recording": str(path)}) + "\n" for path in recordings))
+    arguments = [str(manifest), "-o", str(out), "--model", str(model), "--device", "cpu", "-q"]
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "bioreport", "encode", *arguments, "--workers", str(os.cpu_count())],
+        check=True,
+        env={**os.environ, **MALLOC[setting]},
+    )
+    return outcome(out, len(recordings), time.perf_counter() - start)
+
+
 def measure(setting: str, recordings: list[Path], warm_up: Path, model: Path, work: Path) -> dict[str, Any]:
     """Both chains, in turns."""
     children = {}
@@ -196,24 +222,25 @@ def measure(setting: str, recordings: list[Path], warm_up: Path, model: Path, wo
         process.stdin.close()
         process.wait()
         totals = [sum(seconds.values()) for seconds in taken[name]]
-        written = [path for path in (work / name).rglob("*") if path.is_file()]
         rows[name] = {
-            "seconds": sum(totals),
-            "recordings_per_hour": 3600 * len(totals) / sum(totals),
+            **outcome(work / name, len(totals), sum(totals)),
             "median_seconds": {
                 part: statistics.median(seconds[part] for seconds in taken[name]) for part in taken[name][0]
             },
-            "bytes": sum(path.stat().st_size for path in written),
-            "files": len(written),
             "each_seconds": totals,
         }
-    peer = rows[PEER]
+    for products in ("float32", "bfloat16"):
+        rows[f"encode --workers {os.cpu_count()}, {products} products"] = command(
+            setting, recordings, model / products, work / f"command-{products}"
+        )
+    peer = rows[PEER] = rows.pop(PEER)
     for name, row in rows.items():
         if name != PEER:
-            each = zip(peer["each_seconds"], row["each_seconds"], strict=True)
             row["speedup"] = peer["seconds"] / row["seconds"]
-            row["speedup_of_each"] = [theirs / own for theirs, own in each]
             row["bytes_ratio"] = peer["bytes"] / row["bytes"]
+            if "each_seconds" in row:
+                each = zip(peer["each_seconds"], row["each_seconds"], strict=True)
+                row["speedup_of_each"] = [theirs / own for theirs, own in each]
     exact, rounded = (np.load((work / name).with_suffix(".npy")) for name in list(CHAINS)[:2])
     error = float(np.sqrt(np.mean((rounded - exact) ** 2)) / exact.std())
     return {"malloc": setting, "chains": rows, "bfloat16_tokens_rms_difference": error}

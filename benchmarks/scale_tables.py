@@ -152,7 +152,8 @@ def corpus_encode(result: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        "CBraMod at its published size, one process a chain, in turns recording by recording. With its "
+        "CBraMod at its published size, one process a chain, in turns recording by recording; `encode "
+        "--workers` is the whole command from start to end, after them in the same run. With the encoder's "
         f'products in bfloat16 (`"products"` of the encoder in the bundle\'s config) the tokens move by '
         f"{error:.1%} of their spread.",
     ]

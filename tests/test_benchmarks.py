@@ -402,13 +402,14 @@ def test_encode_beside_celms_chain_runs(timing: Any, tmp_path: Path, monkeypatch
     (row,) = result["rows"]
     assert (
         len([line for line in import_module("scale_tables").corpus_encode(result) if "`default`" in line])
-        == 3
+        == 5
     )
     *own, theirs = row["chains"].values()
     assert theirs["files"] == 20  # a pickle for 10 s
     for chain in own:
         assert chain["files"] == 4  # index, shard, its evidence, lock
-        assert chain["bytes_ratio"] > 50 and chain["speedup"] > 0 and len(chain["speedup_of_each"]) == 2
+        assert chain["bytes_ratio"] > 50 and chain["speedup"] > 0
+    assert [len(chain["speedup_of_each"]) for chain in own[:2]] == [2, 2]
     assert 0 < row["bfloat16_tokens_rms_difference"] < 0.1
 
 

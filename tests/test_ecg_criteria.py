@@ -114,6 +114,7 @@ BESIDE = {f"leads.{name}.{at}": 0.09 for name in ("V6", "II", "I") for at in ("j
 LEVEL = {name: {"j": 0.0, "st": 0.0} for name in LEADS}
 RAISED = {name: {"j": 0.25, "st": 0.25} for name in ("II", "III", "aVF")}
 RECIPROCAL = {f"leads.aVL.{at}": -0.1 for at in ("j", "st")}
+SLIGHT = {path: 0.13 for path in INFERIOR} | {path: -0.06 for path in RECIPROCAL}
 
 # finding, what is changed, and whether it is then there; None where it cannot be judged
 CASES: list[tuple[str, dict[str, Any], bool | None]] = [
@@ -238,6 +239,11 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     ("st_elevation", {f"leads.{name}.confidence": 0.2 for name in LEADS}, None),
     ("st_elevation_infarction", {**INFERIOR, **RECIPROCAL}, True),
     ("st_elevation_infarction", INFERIOR, True),
+    # slight shifts are those of a fast rate, clear ones are not
+    ("st_elevation_infarction", {**SLIGHT, "rate": 72.0}, True),
+    ("st_elevation_infarction", {**SLIGHT, "rate": 140.0}, False),
+    ("st_elevation_infarction", {**SLIGHT, **INFERIOR, "rate": 140.0}, True),
+    ("st_elevation_infarction", {**SLIGHT, **RECIPROCAL, "rate": 140.0}, True),
     ("st_elevation_infarction", {path: 0.14 for path in INFERIOR}, False),
     ("st_elevation_infarction", {**INFERIOR, "leads.V6.j": 0.08, "leads.V6.st": 0.08}, True),
     ("st_elevation_infarction", {**INFERIOR, "leads.V5.j": 0.08, "leads.V5.st": 0.08}, False),

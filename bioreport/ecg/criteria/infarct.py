@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-from bioreport.ecg.criteria.judgement import Judgement, Measurements
+from bioreport.ecg.criteria.judgement import Judgement, Measurements, quantity
 from bioreport.ecg.criteria.territories import TERRITORIES
 from bioreport.ecg.leads import CHEST_LEADS
 
 ST_UP_MV, ST_UP_V23_MV, ST_DOWN_MV = 0.1, 0.2, 0.05  # Fourth Universal Definition (Thygesen 2018)
 RAISED_MV = 0.05  # elevation of a lead that takes part in what others show
 INFERIOR_MV = 0.15
+# above it T and P leave no level between them to measure from: slight shifts either way are the rate's
+NO_LEVEL_RATE, CLEAR_UP_MV = 130.0, 0.15
 OBVIOUS_MV = 0.5  # in V2 to V4: more than early repolarisation raises (left out of Smith 2012 as obvious)
 # anterior infarct rather than early repolarisation above it (Smith 2012), from it on with QRS (Driver 2017)
 SMITH, SMITH_QRS = 23.4, 18.2
@@ -35,8 +37,10 @@ def is_infarct(
         "aVL": ("III", "aVF"),
     }
     places = {other for lead in raised for other in opposite.get(lead, ("III", "aVF", "II"))}
-    leads = m["leads"]
-    if any(lead in leads and max(leads[lead]["j"], leads[lead]["st"]) <= -ST_DOWN_MV for lead in places):
+    leads, rate = m["leads"], quantity(m, "rate")
+    slight = sum(_level(m, lead) >= CLEAR_UP_MV for lead in raised) < 2
+    down = 2 * ST_DOWN_MV if slight and rate is not None and rate > NO_LEVEL_RATE else ST_DOWN_MV
+    if any(lead in leads and max(leads[lead]["j"], leads[lead]["st"]) <= -down for lead in places):
         return True
     anterior = [lead for lead in ("V2", "V3", "V4") if lead in raised]
     if anterior:
