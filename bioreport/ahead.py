@@ -1,14 +1,16 @@
 """Recordings read ahead of the reports, in this process or in several beside it."""
 
 import logging
+import math
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import Full, Queue
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from queue import Empty, Full, Queue
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import torch
 
@@ -35,6 +37,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 # results that wait for one before them
 _WAITING = 128
+# seconds after which what was read waits no longer: for its turn, or for a full window of reports
+PATIENCE = 30.0
+_IDLE = 1.0
 
 
 @dataclass
@@ -219,7 +224,12 @@ def _mapping_lines(recording: Recording | EcgRecording) -> list[str]:
     return lines + [f"  {label} -> {name}" for label, name in recording.mapping.items()]
 
 
-def read_ahead(jobs: Sequence[Job], reader: Callable[[Job], Read], workers: int = 1) -> Iterator[Read]:
+def read_ahead(
+    jobs: Sequence[Job],
+    reader: Callable[[Job], Read],
+    workers: int = 1,
+    idle: Callable[[], None] = lambda: None,
+) -> Iterator[Read]:
     """What comes of each job, in the order of the jobs.
 
     Parameters
@@ -228,8 +238,11 @@ def read_ahead(jobs: Sequence[Job], reader: Callable[[Job], Read], workers: int 
     reader : Reader
     workers : int
         1 reads in this process, each job when it is asked for. More read in processes of their own while
-        what they gave is worked on; a job that takes as long as `_WAITING` others loses its turn, so that
-        what waits stays small. A process that dies costs its job alone.
+        what they gave is worked on; a job that takes as long as `_WAITING` others, or for which another has
+        waited `PATIENCE` seconds, loses its turn, so that what waits stays small. A process that dies costs
+        its job alone.
+    idle : callable
+        Called about once a second while processes read and nothing comes.
 
     Raises
     ------
@@ -243,15 +256,21 @@ def read_ahead(jobs: Sequence[Job], reader: Callable[[Job], Read], workers: int 
     setup = _Setup(reader, workers, logger.isEnabledFor(logging.INFO))
     results = run_in_processes(setup, enumerate(jobs), workers)
     try:
-        yield from _in_turn(_opened(in_thread(results, most=2 * workers)))
+        yield from _in_turn(_opened(in_thread(results, most=2 * workers, idle=_IDLE)), idle)
     except NotStarted as error:
         raise InputError(
             f"--workers {workers}", f"cannot be had ({error})", "give fewer, each needs about 600 MB"
         ) from error
 
 
-def _opened(results: Iterator[tuple[tuple[int, Job], bytes | Died]]) -> Iterator[tuple[int, Read]]:
-    for (number, job), result in results:
+def _opened(
+    results: Iterator[tuple[tuple[int, Job], bytes | Died] | None],
+) -> Iterator[tuple[int, Read] | None]:
+    for found in results:
+        if found is None:
+            yield None
+            continue
+        (number, job), result = found
         if isinstance(result, Died):
             error = InputError(
                 shown(job.recordings[0]),
@@ -263,20 +282,25 @@ def _opened(results: Iterator[tuple[tuple[int, Job], bytes | Died]]) -> Iterator
             yield number, pickle.loads(result)
 
 
-def _in_turn(results: Iterator[tuple[int, Read]]) -> Iterator[Read]:
-    waiting: dict[int, Read] = {}
+def _in_turn(results: Iterator[tuple[int, Read] | None], idle: Callable[[], None]) -> Iterator[Read]:
+    waiting: dict[int, tuple[float, Read]] = {}
     turn = 0
-    for number, read in results:
-        if number < turn:  # it lost its turn
-            yield read
-            continue
-        waiting[number] = read
-        if len(waiting) > _WAITING:
+    for result in results:
+        if result is not None:
+            number, read = result
+            if number < turn:  # it lost its turn
+                yield read
+                continue
+            waiting[number] = (time.monotonic(), read)
+        longest = time.monotonic() - min((since for since, _ in waiting.values()), default=math.inf)
+        if len(waiting) > _WAITING or longest > PATIENCE:
             turn = min(waiting)
         while turn in waiting:
-            yield waiting.pop(turn)
+            yield waiting.pop(turn)[1]
             turn += 1
-    yield from (waiting[number] for number in sorted(waiting))
+        if result is None:
+            idle()
+    yield from (waiting[number][1] for number in sorted(waiting))
 
 
 @dataclass(frozen=True)
@@ -301,8 +325,19 @@ class _Setup:
         return work
 
 
-def in_thread(items: Iterator[T], most: int) -> Iterator[T]:
-    """The items, made in a thread while those before them are worked on, at most `most` ahead."""
+@overload
+def in_thread(items: Iterator[T], most: int) -> Iterator[T]: ...
+
+
+@overload
+def in_thread(items: Iterator[T], most: int, idle: float) -> Iterator[T | None]: ...
+
+
+def in_thread(items: Iterator[T], most: int, idle: float | None = None) -> Iterator[T | None]:
+    """The items, made in a thread while those before them are worked on, at most `most` ahead.
+
+    With `idle`, a None whenever none has come for so many seconds.
+    """
     queue: Queue[tuple[bool, Any]] = Queue(most)
     left = threading.Event()
 
@@ -331,7 +366,11 @@ def in_thread(items: Iterator[T], most: int) -> Iterator[T]:
     thread.start()
     try:
         while True:
-            last, item = queue.get()
+            try:
+                last, item = queue.get(timeout=idle)
+            except Empty:
+                yield None
+                continue
             if last:
                 if item is not None:
                     raise item

@@ -461,13 +461,60 @@ def test_what_waits_for_a_slow_recording_is_bounded(monkeypatch: pytest.MonkeyPa
             seen.append(f"read {number}")
             yield number, Read(Job((Path("a"),), str(number)))
 
-    for read in ahead._in_turn(results()):
+    for read in ahead._in_turn(results(), lambda: None):
         seen.append(f"given {read.job.name}")
     # 0 is waited for until three others are there; from then on each is given as it comes
     assert seen == [
         *("read 2", "read 1", "read 3", "given 1", "given 2", "given 3", "read 4", "given 4"),
         *("read 0", "given 0", "read 5", "given 5"),
     ]
+
+
+def test_reports_do_not_wait_long_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    model: Any = Counting()
+    writing = writing_with(model)
+
+    def take(number: int, seconds: float) -> None:
+        clock[0] += seconds
+        job = Job((Path("f"),), "f", target=tmp_path / f"{number}.md")
+        writing.take(Read(job, modality="eeg", evidence=[number]))  # type: ignore[list-item]
+
+    for number in range(3):
+        take(number, 12.0)
+    # the fourth would come 36 s after the first
+    assert model.batches == [[0, 1, 2]]
+    take(3, 40.0)
+    assert model.batches == [[0, 1, 2], [3]]
+    take(4, 0.1)
+    clock[0] += 29.0
+    writing.hasten()
+    assert len(model.batches) == 2
+    clock[0] += 2.0
+    writing.hasten()
+    assert model.batches[2:] == [[4]] and (tmp_path / "4.md").is_file()
+
+
+def test_a_slow_recording_loses_its_turn_in_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "PATIENCE", 0.0)
+    seen: list[str] = []
+
+    def results() -> Iterator[tuple[int, Read] | None]:
+        yield 1, Read(Job((Path("a"),), "1"))
+        yield None
+        yield 0, Read(Job((Path("a"),), "0"))
+
+    for read in ahead._in_turn(results(), lambda: seen.append("idle")):
+        seen.append(read.job.name)
+    assert seen == ["1", "idle", "0"]
+
+    def slow() -> Iterator[int]:
+        time.sleep(0.3)
+        yield 1
+
+    found = list(in_thread(slow(), most=2, idle=0.1))
+    assert found[0] is None and found[-1] == 1
 
 
 def test_a_thread_is_a_bounded_number_of_items_ahead_and_ends() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import resource
 import sys
 import time
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from bioreport.report import Report
 
 # Reports that wait to be put into batches by length, in batches: what is held stays small, and so does what
-# a kill costs.
+# a kill costs. Hours of EEG take long to fill one: `bioreport.ahead.PATIENCE`.
 WINDOW = 4
 
 
@@ -61,7 +62,7 @@ def generate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     start = time.monotonic()
     with tqdm(total=len(jobs), disable=hidden, unit="report", file=sys.stderr) as bar:
         writing = _Writing(options, models, sections, form, temperature, bar)
-        for read in read_ahead(jobs, reader, options.workers):
+        for read in read_ahead(jobs, reader, options.workers, writing.hasten):
             writing.take(read)
         writing.finish()
     if len(jobs) > 1:
@@ -88,9 +89,25 @@ class _Writing:
         self.form, self.temperature, self.bar = form, temperature, bar
         self.read = self.written = self.kept = self.failed = 0
         self._waiting: dict[str, list[tuple[int, Read]]] = {}
+        self._oldest = math.inf  # when the first of them came
+        self._taken = time.monotonic()
 
     def take(self, read: "Read") -> None:
-        """Count what needs no writing; write what waits where enough does."""
+        """Count what needs no writing; write what waits where enough does, or has waited long."""
+        # the next one will take as long as this one did
+        wait = time.monotonic() - self._taken
+        self._take(read)
+        self.hasten(wait)
+        self._taken = time.monotonic()
+
+    def hasten(self, seconds: float = 0.0) -> None:
+        """Write what waits where the oldest will have waited long in so many seconds."""
+        from bioreport.ahead import PATIENCE
+
+        if time.monotonic() + seconds - self._oldest > PATIENCE:
+            self.finish()
+
+    def _take(self, read: "Read") -> None:
         self.read += 1
         self.bar.set_postfix_str(f"{self.read} read", refresh=False)
         for line in read.notes:
@@ -106,6 +123,7 @@ class _Writing:
         length = pipeline.length(read.evidence, read.job.history, self.sections, signal=self.options.signal)
         waiting = self._waiting.setdefault(read.modality, [])
         waiting.append((length, read))
+        self._oldest = min(self._oldest, time.monotonic())
         if len(waiting) == WINDOW * self.options.batch_size:
             self._write_waiting(read.modality)
 
@@ -127,6 +145,8 @@ class _Writing:
     def _write_waiting(self, modality: str) -> None:
         # stable: those of one length stay in the order of the call
         waiting = sorted(self._waiting.pop(modality), key=lambda pair: pair[0])
+        if not self._waiting:
+            self._oldest = math.inf
         size = self.options.batch_size
         for first in range(0, len(waiting), size):
             self._write([read for _, read in waiting[first : first + size]])
