@@ -119,6 +119,11 @@ def keep_supported(
 def add_sentence(grounded: dict[str, str], section: str, sentence: str, warnings: list[str]) -> None:
     """Put a sentence that the findings demand at the end of a section, with its warning."""
     grounded[section] = f"{grounded[section]} {sentence}".strip()
+    tell_added(section, sentence, warnings)
+
+
+def tell_added(section: str, sentence: str, warnings: list[str]) -> None:
+    """The warning of a sentence that the text owes to the findings."""
     warnings.append(f'{section}: "{sentence}" was added from the findings.')
 
 

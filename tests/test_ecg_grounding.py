@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bioreport.ecg.claims import quantities_in, support
-from bioreport.ecg.grounding import UNREMARKABLE, ground
+from bioreport.ecg.grounding import UNREMARKABLE, ground, without_repeats
 from bioreport.ecg.lexicon import read_findings
 from bioreport.ecg.plain import ABNORMAL, HOME, finding_sentence
 from bioreport.findings import BY_NAME, CRITICAL, ECG_NAMES
@@ -305,13 +305,19 @@ def test_what_was_not_judged_is_neither_stated_nor_denied() -> None:
         ("Normal ECG.", ("sinus_rhythm",), (), "Normal ECG."),
         ("Normal ECG.", (), ("prolonged_qt",), "No abnormality was found in what could be judged."),
         ("Normal ECG.", ("sinus_rhythm", "tachycardia"), ("prolonged_qt",),
-         "Tachycardia. No other abnormality was found in what could be judged."),
+         "Sinus tachycardia, rate 72/min. No other abnormality was found in what could be judged."),
         ("Sinus bradycardia, otherwise normal ECG.", ("sinus_rhythm", "bradycardia"), (), None),
-        ("Normal ECG.", ("sinus_rhythm", "bradycardia"), (), "Bradycardia. No other abnormality was found."),
-        ("Abnormal ECG: sinus rhythm, atrial flutter.", ("sinus_rhythm",), (), UNREMARKABLE),
+        ("Normal ECG.", ("sinus_rhythm", "bradycardia"), (),
+         "Sinus bradycardia, rate 72/min. No other abnormality was found."),
+        ("Abnormal ECG: sinus rhythm, atrial flutter.", ("sinus_rhythm",), (),
+         f"Sinus rhythm, rate 72/min. {UNREMARKABLE}"),
+        ("Abnormal ECG: atrial fibrillation.", ("tachycardia", "premature_ventricular_contractions"),
+         (), "Tachycardia, rate 72/min. Abnormal ECG because of premature ventricular contractions."),
+        ("Sinus rhythm, atrial flutter. Tachycardia.", ("sinus_rhythm", "tachycardia", "short_qt"), (),
+         "Sinus tachycardia, rate 72/min. Tachycardia. Abnormal ECG because of short QT interval."),
         ("Abnormal ECG. Sinus rhythm.", ("sinus_rhythm",), (), f"{UNREMARKABLE} Sinus rhythm."),
         ("Normal ECG.", ("short_qt",), (), "Abnormal ECG because of short QT interval."),
-        ("First-degree AV block, otherwise normal ECG.", ("first_degree_av_block",), (), None),
+        ("First-degree AV block, otherwise normal ECG.", ("sinus_rhythm", "first_degree_av_block"), (), None),
         (
             "Abnormal ECG: left axis deviation.",
             ("left_axis_deviation", "pause", "atrial_fibrillation"),
@@ -361,9 +367,9 @@ def test_present_findings_are_added_at_home_and_concluded() -> None:
         C: "Left bundle branch block is present, QRS 92 ms.",
         ST: "ST elevation is present in II, III and aVF.",
         TECH: "Lead V4 is off.",
-        IMP: "Abnormal ECG because of left bundle branch block and ST elevation.",
+        IMP: "Sinus rhythm, rate 72/min. Abnormal ECG because of left bundle branch block and ST elevation.",
     }
-    assert len(warnings) == 7
+    assert len(warnings) == 8
     assert ground(grounded, findings(*present), MEASURED) == (grounded, [])
 
 
@@ -378,11 +384,52 @@ def test_no_section_ends_empty() -> None:
         "No left axis deviation, left ventricular hypertrophy by voltage or low QRS voltage was found.",
         ST: "No ST elevation, ST depression or T-wave inversion was found.",
         TECH: "No lead off, noisy lead, baseline wander or mains interference was found.",
-        IMP: UNREMARKABLE,
+        IMP: f"Sinus rhythm, rate 72/min. {UNREMARKABLE}",
     }  # fmt: skip
     assert ground(grounded, findings("sinus_rhythm"), MEASURED) == (grounded, [])
     nothing, warnings = ground(sections, [], {"recordings": [STANDSTILL, STANDSTILL]})
     assert set(nothing.values()) == {UNASSESSABLE} and warnings == []
+
+
+@pytest.mark.parametrize(
+    ("sentence", "once"),
+    [
+        (
+            "Abnormal ECG: sinus bradycardia, first-degree AV block and first-degree AV block.",
+            "Abnormal ECG: sinus bradycardia and first-degree AV block.",
+        ),
+        (
+            "Abnormal ECG: sinus rhythm, premature atrial contractions and atrial premature complexes.",
+            "Abnormal ECG: sinus rhythm and premature atrial contractions.",
+        ),
+        (
+            "AF, ventricular premature complexes, premature ventricular contractions, pause.",
+            "AF, ventricular premature complexes, pause.",
+        ),
+        ("ST depression in V4, ST depression in V5 and V6.", None),
+        ("Premature ventricular contractions and premature ventricular contractions in bigeminy.", None),
+        ("Sinus rhythm with first-degree AV block and right bundle branch block.", None),
+    ],
+)
+def test_a_list_says_a_finding_once(sentence: str, once: str | None) -> None:
+    shorter, dropped = without_repeats(sentence)
+    assert shorter == (once or sentence) and len(dropped) == (once is not None)
+
+
+def test_findings_are_said_in_sections_that_are_about_them() -> None:
+    present = ("sinus_rhythm", "baseline_wander", "left_axis_deviation", "first_degree_av_block")
+    grounded, _ = ground({QRS: "The QRS axis is -42°."}, findings(*present), MEASURED)
+    assert grounded == {QRS: "The QRS axis is -42°. Left axis deviation is present, axis -42°."}
+    assert ground({R: "Sinus rhythm."}, findings(*present), MEASURED) == ({R: "Sinus rhythm."}, [])
+    grounded, _ = ground({IMP: "Sinus rhythm."}, findings(*present), MEASURED)
+    assert "Baseline wander" not in grounded[IMP] and "Left axis deviation" in grounded[IMP]
+    # what is critical is always said
+    grounded, _ = ground({TECH: "Good signal quality."}, findings("asystole"), STANDSTILL)
+    assert grounded[TECH].endswith("Asystole is present.")
+    # and what the conclusion alone says is said where it belongs
+    text = {QRS: "No low QRS voltage.", IMP: "Abnormal ECG: left axis deviation."}
+    grounded, _ = ground(text, findings("left_axis_deviation"), MEASURED)
+    assert grounded[QRS] == "No low QRS voltage. Left axis deviation is present, axis -42°."
 
 
 def test_several_recordings_are_accepted() -> None:

@@ -13,13 +13,23 @@ from typing import Any
 
 from bioreport.ecg.claims import support
 from bioreport.ecg.criteria import TERRITORIES
+from bioreport.ecg.facts import RHYTHMS
 from bioreport.ecg.leads import CHEST_LEADS, LEADS, in_order
 from bioreport.ecg.lexicon import Mention, mentions_in, read_findings
 from bioreport.ecg.patterns import LEAD
-from bioreport.ecg.plain import ABNORMAL, IMPRESSION, RATES, WITH_LEADS, finding_sentence, home_of, plain
+from bioreport.ecg.plain import (
+    ABNORMAL,
+    IMPRESSION,
+    RATES,
+    WITH_LEADS,
+    finding_sentence,
+    home_of,
+    plain,
+    rhythm_sentence,
+)
 from bioreport.ecg.remarks import Evidence, unfounded_remark
 from bioreport.findings import BY_NAME, CRITICAL
-from bioreport.sentences import MAY_END, add_sentence, keep_supported, listed
+from bioreport.sentences import MAY_END, add_sentence, keep_supported, listed, tell_added
 
 UNREMARKABLE = "No abnormality was found."
 _PARTLY = " in what could be judged"
@@ -52,6 +62,11 @@ _LEADS = re.compile(
     re.IGNORECASE,
 )
 _TERRITORY = re.compile(r"\b(?:antero|infero)?-?(?:inferior|septal|anterior|lateral)(?:ly)?\b", re.IGNORECASE)
+_JOINT = re.compile(r",? and |, ")
+# what may stand beside a finding's name without saying more of it
+_IDLE = re.compile(
+    r"\b(?:an?|complete|nonspecific|by voltage|voltage criteria for|interval)\b|[\W_]", re.IGNORECASE
+)
 _SPELLING = {lead.upper(): lead for lead in LEADS}
 
 
@@ -88,11 +103,15 @@ def ground(
             or _wrong_place(sentence, mentions, findings)
         )
 
-    grounded, warnings = keep_supported(
-        sections, problem_of, lambda one: support(one, findings, known), _MAY_END
-    )
+    def support_of(sentence: str) -> tuple[str | None, list[str]]:
+        shorter, dropped = without_repeats(sentence)
+        supported, problems = support(shorter, findings, known)
+        return supported, problems if supported is None else [*dropped, *problems]
+
+    grounded, warnings = keep_supported(sections, problem_of, support_of, _MAY_END)
     _conclude(grounded, sections.get(IMPRESSION, ""), evidence)
     _state_missing(grounded, findings, known, warnings)
+    _begin_with_rhythm(grounded, sections.get(IMPRESSION, ""), evidence, warnings)
     for name, text in grounded.items():
         if not text:
             grounded[name] = plain(name, evidence.state, known)
@@ -169,12 +188,64 @@ def _conclude(grounded: dict[str, str], written: str, evidence: Evidence) -> Non
     if evidence.has(*ABNORMAL) or not any(name in evidence.state for name in ABNORMAL):
         return
     verdict = UNREMARKABLE if _is_judged(evidence) else f"{UNREMARKABLE[:-1]}{_PARTLY}."
-    rate = next((name for name in RATES if evidence.state.get(name)), None)
-    if rate is None:
+    if evidence.has(*RATES):
+        grounded[IMPRESSION] = f"{kept} {verdict.replace('No ', 'No other ')}".strip()
+    else:
         grounded[IMPRESSION] = f"{verdict} {kept}".strip()
+
+
+def _begin_with_rhythm(
+    grounded: dict[str, str], written: str, evidence: Evidence, warnings: list[str]
+) -> None:
+    """Begin an impression with rhythm and rate, where it was rewritten and no longer says them."""
+    kept = grounded.get(IMPRESSION, "")
+    if not kept or kept.split() == written.split():
         return
-    said = "" if read_findings(kept)[rate] else f"{BY_NAME[rate].label.capitalize()}. "
-    grounded[IMPRESSION] = f"{kept} {said}{verdict.replace('No ', 'No other ')}".strip()
+    read = read_findings(kept)
+    sentence = rhythm_sentence(evidence.state, evidence.measurements)
+    if sentence is None or any(read[name] for name in RHYTHMS):
+        return
+    if any(read[name] and name in RATES for name in read) and not evidence.has("sinus_rhythm"):
+        return
+    grounded[IMPRESSION] = f"{sentence} {kept}"
+    tell_added(IMPRESSION, sentence, warnings)
+
+
+# ---- repeated findings ----
+
+
+def without_repeats(sentence: str) -> tuple[str, list[str]]:
+    """The sentence without items of its list that are another name of a finding listed before.
+
+    Returns
+    -------
+    sentence : str
+    problems : list of str
+        What was left out, as the end of a sentence.
+    """
+    cuts = [match.span() for match in _JOINT.finditer(sentence)]
+    starts, ends = [0, *(end for _, end in cuts)], [*(start for start, _ in cuts), len(sentence)]
+    mentions = [mention for mention in mentions_in(sentence) if mention.status == "present"]
+    said: set[str] = set()
+    items: list[tuple[str, str]] = []  # with the joint before each
+    dropped = []
+    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        own = [mention for mention in mentions if start <= mention.start and mention.end <= end]
+        text = sentence[start:end]
+        rest = text
+        for mention in own:
+            rest = rest.replace(sentence[mention.start : mention.end], " ")
+        joint = sentence[slice(*cuts[i - 1])] if i else ""
+        if i and own and {mention.name for mention in own} <= said and not _IDLE.sub("", rest):
+            name = text.rstrip(" .")
+            dropped.append(f"{name!r} was left out, which was said before it")
+            items[-1] = (items[-1][0], items[-1][1] + text[len(name) :])
+            if "and" in joint and len(items) > 1:
+                items[-1] = (" and ", items[-1][1])
+        else:
+            items.append((joint, text))
+        said |= {mention.name for mention in own}
+    return "".join(joint + text for joint, text in items), dropped
 
 
 # ---- places ----
@@ -256,9 +327,14 @@ def _state_missing(
     one for the abnormal ones that are missing there."""
     present = {f["name"]: f for f in findings if f["present"] and f["name"] in BY_NAME}
     for name, finding in present.items():
-        # read anew: one sentence may state what the next would, as a tachycardia states its rate
-        if grounded and not read_findings(grounded)[name]:
-            add_sentence(grounded, home_of(name, grounded), finding_sentence(finding, measurements), warnings)
+        home = home_of(name, grounded)
+        if home is None:
+            continue
+        # read anew: one sentence may state what the next would, as a tachycardia states its rate; what the
+        # conclusion alone says is said where it belongs too
+        body = {section: text for section, text in grounded.items() if section != IMPRESSION}
+        if not read_findings(body if home in body else grounded)[name]:
+            add_sentence(grounded, home, finding_sentence(finding, measurements), warnings)
     if IMPRESSION not in grounded:
         return
     concluded = read_findings(grounded[IMPRESSION])

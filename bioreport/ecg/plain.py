@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from bioreport.ecg.facts import PLACED
+from bioreport.ecg.facts import PLACED, RHYTHMS
 from bioreport.ecg.leads import in_order
 from bioreport.findings import BY_NAME
 from bioreport.sentences import UNASSESSABLE, listed
@@ -59,10 +59,28 @@ _DENIED: dict[str, tuple[str, ...]] = {
 _Measured = Sequence[Mapping[str, Any]]
 
 
-def home_of(name: str, sections: Collection[str]) -> str:
-    """The section in which a finding is stated, the first one where its own is not asked for."""
+def home_of(name: str, sections: Collection[str]) -> str | None:
+    """The section in which a finding is stated: its own, else the impression where it is no matter of
+    technique; None where neither was asked for, unless it is critical."""
     own = next(section for section, names in HOME.items() if name in names)
-    return own if own in sections else next(iter(sections))
+    if own in sections:
+        return own
+    if IMPRESSION in sections and own != TECHNICAL:
+        return IMPRESSION
+    return next(iter(sections), None) if BY_NAME[name].critical else None
+
+
+def rhythm_sentence(state: Mapping[str, bool], measurements: _Measured) -> str | None:
+    """Sinus rhythm, or a rate of unknown origin, with the number; None for other rhythms."""
+    rate = next((name for name in RATES if state.get(name)), None)
+    if state.get("sinus_rhythm"):
+        words = f"Sinus {rate or 'rhythm'}"
+    elif rate and not any(state.get(name) for name in RHYTHMS):
+        words = rate.capitalize()
+    else:
+        return None
+    value = number(measurements, "rate")
+    return f"{words}{', rate ' + value if value else ''}."
 
 
 def number(measurements: _Measured, key: str) -> str:
