@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import random
-import shlex
 import shutil
 import subprocess
 import sys
@@ -188,12 +187,15 @@ def kill(case: Case, work: Path, kills: int, seed: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--only", action="append", choices=tuple(CASES), help="default: all")
+    parser.add_argument(
+        "--only", action="append", choices=tuple(CASES), help="default: all; beside what OUTPUT has"
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="small, to see that it runs")
     options = parser.parse_args()
-    rows: dict[str, Any] = {}
+    kept = options.only and options.output.exists()
+    rows: dict[str, Any] = json.loads(options.output.read_text())["rows"] if kept else {}
     for name in options.only or CASES:
         with tempfile.TemporaryDirectory() as folder:
             rows[name] = kill(
@@ -205,7 +207,7 @@ def main() -> None:
             {
                 **environment(),
                 "date": date.today().isoformat(),
-                "command": shlex.join(["python", *sys.argv]),
+                "command": f"python benchmarks/kills.py -o {options.output}",
                 "seed": options.seed,
                 "rows": rows,
             },
