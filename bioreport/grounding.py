@@ -36,6 +36,7 @@ _HOME: dict[str, tuple[str, ...]] = {
     "generalized_spike_wave": ("EPILEPTIFORM ABNORMALITIES", "INTERICTAL EPILEPTIFORM ABNORMALITIES"),
     "seizure": ("EVENTS/SEIZURES", "SEIZURES"),
 }
+_TECHNICAL = ("eye_blink_artifact", "muscle_artifact", "electrode_artifact", "mains_noise", "bad_electrode")
 _NORMAL = re.compile(
     r"^\W*(?:this is )?(?:an? )?(?:essentially |within )?normal\b(?: limits)?"
     r"(?=[^.]*\b(?:eeg|study|recording|electroencephalogram|tracing)\b|\W*$)",
@@ -212,9 +213,8 @@ def _state_missing(
     present = [finding for finding in findings if finding["present"] and finding["name"] in BY_NAME]
     stated = {name for name, said in read_findings(grounded).items() if said}
     for finding in present:
-        homes = [*_HOME.get(finding["name"], (_BACKGROUND, _DESCRIPTION)), *grounded]
-        section = next(home for home in homes if home in grounded)
-        if finding["name"] not in stated:
+        section = _home_of(finding["name"], grounded)
+        if section is not None and finding["name"] not in stated:
             add_sentence(grounded, section, finding_sentence(finding, measurements), warnings)
     if _IMPRESSION not in grounded:
         return
@@ -223,6 +223,16 @@ def _state_missing(
     missing = [BY_NAME[name].label for name in ABNORMAL if name in names and not concluded[name]]
     if missing:
         add_sentence(grounded, _IMPRESSION, f"Abnormal EEG because of {listed(missing, 'and')}.", warnings)
+
+
+def _home_of(name: str, sections: Mapping[str, str]) -> str | None:
+    """The section to state a finding in; None where none that is about it was asked for.
+
+    Artifacts are no conclusion; what is critical is said wherever there is room.
+    """
+    homes = [*_HOME.get(name, (_BACKGROUND,)), _DESCRIPTION]
+    homes += [_IMPRESSION] * (name not in _TECHNICAL) + [*sections] * BY_NAME[name].critical
+    return next((home for home in homes if home in sections), None)
 
 
 def finding_sentence(finding: Mapping[str, Any], measurements: Sequence[Mapping[str, Any]] = ()) -> str:

@@ -124,13 +124,13 @@ class Report:
             ("Model", str(self.model.get("name", ""))),
         ]
         word = self._channels()
-        for key, title in (("channels_present", word), ("channels_absent", f"Absent {word.lower()}")):
-            recordings = self.measurements.get("recordings") or [self.measurements]
-            channels = list(
-                dict.fromkeys(name for measured in recordings for name in measured.get(key) or [])
-            )
-            if channels:
-                rows.insert(-1, (title, f"{len(channels)} ({', '.join(channels)})"))
+        recordings = self.measurements.get("recordings") or [self.measurements]
+        for number, measured in enumerate(recordings, 1):
+            where = f" of recording {number}" if len(recordings) > 1 else ""
+            for key, title in (("channels_present", word), ("channels_absent", f"Absent {word.lower()}")):
+                channels = measured.get(key) or []
+                if channels:
+                    rows.insert(-1, (f"{title}{where}", f"{len(channels)} ({', '.join(channels)})"))
         return rows
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from bioreport.ecg.claims import quantities_in, support
+from bioreport.ecg.evidence import ecg_warnings
 from bioreport.ecg.grounding import UNREMARKABLE, ground, without_repeats
 from bioreport.ecg.lexicon import read_findings
 from bioreport.ecg.plain import ABNORMAL, HOME, finding_sentence
@@ -455,3 +456,43 @@ def test_any_text_ends_up_saying_what_was_found(seed: int) -> None:
         for entry in truth.findings:
             assert bool(read[entry["name"]]) is entry["present"], (i, entry["name"], grounded)
         assert all(grounded.values())
+
+
+def test_a_qtc_names_its_formula_where_they_differ() -> None:
+    fast = {**MEASURED, "qtc_bazett": quantity(518, "ms"), "qtc_fridericia": quantity(454, "ms")}
+    for said, named in (
+        ("QT 380 ms, QTc 518 ms.", "QT 380 ms, QTc 518 ms (Bazett)."),
+        ("The QTc is 454 ms.", "The QTc is 454 ms (Fridericia)."),
+        ("QT/QTc 380/518 ms.", "QT/QTc 380/518 ms (Bazett)."),
+        ("QTc (Bazett) 518 ms.", "QTc (Bazett) 518 ms."),
+    ):
+        grounded, warnings = ground({C: said}, findings("sinus_rhythm"), fast)
+        assert grounded == {C: named} and warnings == []
+        assert ground(grounded, findings("sinus_rhythm"), fast) == (grounded, [])
+    assert ground({C: "QTc 417 ms."}, findings(), MEASURED)[0] == {C: "QTc 417 ms."}
+
+
+def test_an_extreme_axis_has_its_own_name() -> None:
+    measured = {**MEASURED, "axis": quantity(-96, "°")}
+    text = {QRS: "", IMP: "Abnormal ECG: sinus rhythm, right axis deviation."}
+    grounded, _ = ground(text, findings("sinus_rhythm", "right_axis_deviation"), measured)
+    assert grounded[QRS] == "Extreme axis deviation is present, axis -96°."
+    assert grounded[IMP] == "Abnormal ECG: sinus rhythm, extreme axis deviation."
+    assert read_findings(grounded)["right_axis_deviation"]
+    usual = {**MEASURED, "axis": quantity(110, "°")}
+    assert "ight axis deviation" in ground(text, findings("right_axis_deviation"), usual)[0][QRS]
+
+
+def test_verbs_agree() -> None:
+    lvh = findings("left_ventricular_hypertrophy")
+    grounded, _ = ground({QRS: "There is voltage criteria for left ventricular hypertrophy."}, lvh, MEASURED)
+    assert grounded == {QRS: "There are voltage criteria for left ventricular hypertrophy."}
+
+
+def test_what_cannot_be_judged_of_voltage_is_named() -> None:
+    measured = {"channels_present": ["V1"], "duration_seconds": 10.0, "usable_seconds": 10.0}
+    measured |= {f"channels_{kind}": [] for kind in ("flat", "saturated", "noisy")}
+    mains = {"frequency_hz": 50.0, "channels": ["V1"]}
+    warnings = ecg_warnings({**measured, "mains": mains}, findings(unjudged=("low_qrs_voltage",)))
+    assert "Mains interference at 50 Hz in 1 lead." in warnings
+    assert any(warning.endswith("allow it: low QRS voltage.") for warning in warnings)

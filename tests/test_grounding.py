@@ -307,3 +307,14 @@ def test_a_text_of_which_most_was_withheld_is_said_to_be_of_no_use():
     assert not any("Most of" in warning for warning in ground(grounded, findings(), MEASURED)[1])
     few = {"BACKGROUND ACTIVITY": " ".join(false[:3])}
     assert not any("Most of" in warning for warning in ground(few, findings(), MEASURED)[1])
+
+
+def test_findings_of_sections_that_were_not_asked_for_stay_out():
+    found = findings("muscle_artifact", "focal_slowing", "drowsiness")
+    text = {"EVENTS/SEIZURES": "No seizures were seen."}
+    assert ground(text, found, NOTHING) == (text, [])
+    grounded, _ = ground({"IMPRESSION/INTERPRETATION": "Drowsiness was seen."}, found, NOTHING)
+    assert "muscle" not in grounded["IMPRESSION/INTERPRETATION"]
+    assert "ocal slowing" in grounded["IMPRESSION/INTERPRETATION"]
+    grounded, _ = ground({"SLEEP": "Drowsiness was seen."}, findings("drowsiness", "seizure"), NOTHING)
+    assert "seizure is present" in grounded["SLEEP"]

@@ -49,7 +49,7 @@ def test_a_tuple_is_one_report_of_several_recordings(pipeline: ReportPipeline) -
     assert finding(report, "posterior_dominant_rhythm")["present"]
     assert len(report.measurements["recordings"]) == 2
     assert any(w.startswith("Recording 2 ") and "burst suppression" in w for w in report.warnings)
-    assert "- Channels: " in report.to_markdown()
+    assert "- Channels of recording 2: " in report.to_markdown()
 
 
 def test_a_long_history_is_shortened_and_that_is_said(pipeline: ReportPipeline) -> None:

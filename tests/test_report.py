@@ -91,3 +91,17 @@ def test_render_names_the_forms(report: Report) -> None:
     assert report.render("md") == report.to_markdown()
     with pytest.raises(KeyError):
         report.render("pdf")
+
+
+def test_channels_of_several_recordings_are_told_of_each(report: Report) -> None:
+    report.measurements = {
+        "recordings": [
+            {"channels_present": ["C3", "Fpz"], "channels_absent": []},
+            {"channels_present": ["C3"], "channels_absent": ["Fpz"]},
+        ]
+    }
+    lines = report.to_markdown().splitlines()
+    assert "- Channels of recording 1: 2 (C3, Fpz)" in lines
+    assert "- Channels of recording 2: 1 (C3)" in lines
+    assert "- Absent channels of recording 2: 1 (Fpz)" in lines
+    assert not any(line.startswith("- Channels:") for line in lines)

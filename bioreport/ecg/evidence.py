@@ -128,13 +128,15 @@ def ecg_warnings(measurements: dict[str, Any], findings: list[dict[str, Any]]) -
     mains = measurements["mains"]
     if mains is not None and mains["channels"]:
         sentences.append(
-            f"Mains interference at {mains['frequency_hz']:.0f} Hz in {len(mains['channels'])} leads."
+            f"Mains interference at {mains['frequency_hz']:.0f} Hz in {len(mains['channels'])} "
+            f"lead{'s' if len(mains['channels']) > 1 else ''}."
         )
     present = [lead for lead in LEADS if lead in measurements["channels_present"]]
     if len(present) < len(LEADS):
         count = f"{len(present)} of the twelve leads" if present else "none of the twelve leads"
         sentences.append(f"The recording has {count}{': ' + ', '.join(present) if present else ''}.")
-    aspects = unjudged_aspects(findings)
+    # the voltage that hypertrophy is judged by needs fewer leads than a low one
+    aspects = ["low QRS voltage" if one == "voltage" else one for one in unjudged_aspects(findings)]
     if aspects:
         sentences.append(
             f"Not judged, because the leads, the rhythm or the quality do not allow it: {', '.join(aspects)}."

@@ -22,10 +22,12 @@ from bioreport.ecg.plain import (
     IMPRESSION,
     RATES,
     WITH_LEADS,
+    axis_words,
     finding_sentence,
     home_of,
     plain,
     rhythm_sentence,
+    with_formula,
 )
 from bioreport.ecg.remarks import Evidence, unfounded_remark
 from bioreport.findings import BY_NAME, CRITICAL
@@ -67,6 +69,8 @@ _JOINT = re.compile(r",? and |, ")
 _IDLE = re.compile(
     r"\b(?:an?|complete|nonspecific|by voltage|voltage criteria for|interval)\b|[\W_]", re.IGNORECASE
 )
+_RIGHT_AXIS = re.compile(r"\bright axis deviation\b", re.IGNORECASE)
+_VERB = re.compile(r"\b([Tt])here is voltage(?= criteria)")
 _SPELLING = {lead.upper(): lead for lead in LEADS}
 
 
@@ -113,9 +117,14 @@ def ground(
     _state_missing(grounded, findings, known, warnings)
     _begin_with_rhythm(grounded, sections.get(IMPRESSION, ""), evidence, warnings)
     for name, text in grounded.items():
-        if not text:
-            grounded[name] = plain(name, evidence.state, known)
+        said = text or plain(name, evidence.state, known)
+        said = _RIGHT_AXIS.sub(lambda match: _like(match[0], axis_words(known)), said)
+        grounded[name] = with_formula(_VERB.sub(r"\1here are voltage", said), known)
     return grounded, warnings
+
+
+def _like(old: str, new: str) -> str:
+    return new[0].upper() + new[1:] if old[0].isupper() else new
 
 
 def _contradiction(mentions: Sequence[Mention], evidence: Evidence) -> str | None:

@@ -1,5 +1,6 @@
 """Findings of an ECG in plain words, and where in a report they belong."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -56,6 +57,9 @@ _DENIED: dict[str, tuple[str, ...]] = {
     ST_T: ("st_elevation", "st_depression", "t_wave_inversion"),
     TECHNICAL: ("lead_off", "noisy_lead", "baseline_wander", "mains_interference"),
 }
+# at usual rates Bazett's and Fridericia's QTc are this near; beyond, Bazett corrects too much
+FORMULAS_APART_MS = 20
+_QTC = re.compile(r"\bQTc\b[^.;,()]{0,25}?(?P<value>\d+) ?ms(?! ?\()")
 _Measured = Sequence[Mapping[str, Any]]
 
 
@@ -92,6 +96,33 @@ def number(measurements: _Measured, key: str) -> str:
     return f"{one['value']:.0f}{'' if unit in ('/min', '°') else ' '}{unit}"
 
 
+def axis_words(measurements: _Measured) -> str:
+    """Name of a right axis deviation: beyond -90° it is neither right nor left, but extreme."""
+    one = measurements[0].get("axis") if len(measurements) == 1 else None
+    return "extreme axis deviation" if one and one["value"] < -90 else BY_NAME["right_axis_deviation"].label
+
+
+def with_formula(text: str, measurements: _Measured) -> str:
+    """``text`` with the formula behind each QTc, where the two differ so much that a reader must know it."""
+    known = {
+        word: {f"{one[key]['value']:.0f}" for one in measurements if one.get(key)}
+        for word, key in (("Bazett", "qtc_bazett"), ("Fridericia", "qtc_fridericia"))
+    }
+    apart = [
+        abs(one["qtc_bazett"]["value"] - one["qtc_fridericia"]["value"])
+        for one in measurements
+        if one.get("qtc_bazett") and one.get("qtc_fridericia")
+    ]
+    if max(apart, default=0) <= FORMULAS_APART_MS:
+        return text
+
+    def named(match: re.Match[str]) -> str:
+        word = next((word for word, values in known.items() if match["value"] in values), None)
+        return match[0] if word is None else f"{match[0]} ({word})"
+
+    return _QTC.sub(named, text)
+
+
 def finding_sentence(finding: Mapping[str, Any], measurements: _Measured = ()) -> str:
     """A present finding in plain words, with the leads and the number that go with it."""
     name, label = finding["name"], BY_NAME[finding["name"]].label
@@ -109,6 +140,8 @@ def finding_sentence(finding: Mapping[str, Any], measurements: _Measured = ()) -
         pauses = measurements[0].get("pauses") or [] if len(measurements) == 1 else []
         longest = max((pause["seconds"] for pause in pauses), default=None)
         return "A pause is present." if longest is None else f"A pause of {longest:.1f} s is present."
+    if name == "right_axis_deviation":
+        label = axis_words(measurements)
     verb = "are" if label.endswith(("contractions", "waves")) else "is"
     text = f"{label[0].upper()}{label[1:]} {verb} present"
     if name in WITH_LEADS and leads:

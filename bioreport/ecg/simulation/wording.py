@@ -338,7 +338,8 @@ class _Writer(Words):
         for finding in ("left_ventricular_hypertrophy", "right_ventricular_hypertrophy", "low_qrs_voltage"):
             if self.has(finding):
                 what = self.name(finding)
-                sentences.append(self.pick(f"{upper(what)}.", f"There is {what}."))
+                verb = "are" if what.startswith("voltage criteria") else "is"
+                sentences.append(self.pick(f"{upper(what)}.", f"There {verb} {what}."))
         if self.has("pathological_q_waves"):
             sentences.append(self._q_waves())
         voltage = ("left_ventricular_hypertrophy", "right_ventricular_hypertrophy", "low_qrs_voltage")
