@@ -148,9 +148,16 @@ def modality_of(manifest: Path, entries: Sequence[Entry]) -> Modality:
 
 
 def read_statement(path: Path, modality: Modality) -> Statement:
-    """Read a report's JSON; raises InputError where it is none."""
+    """Read a report's JSON; raises InputError where it is none, or of another modality."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
+        kind, other = ("ECG", "EEG") if modality is ECG else ("EEG", "ECG")
+        if str(report.get("modality", kind)).upper() == other:
+            raise InputError(
+                path,
+                f"is the report of an {other}, and the manifest is of {kind}s",
+                "give the reports of the manifest's recordings with --reports",
+            )
         sections = {section["name"]: section["text"] for section in report["sections"]}
         present = {finding["name"]: bool(finding["present"]) for finding in report["findings"]}
         return said(sections, present, modality.number(report["findings"]), modality)

@@ -232,3 +232,13 @@ def test_a_derangement_leaves_nothing_in_place(count: int) -> None:
 )
 def test_posterior_frequency_in_words(text: str, value: float | None) -> None:
     assert posterior_frequency({"BACKGROUND ACTIVITY": text}) == value
+
+
+def test_reports_of_the_other_modality_are_refused(tmp_path: Path) -> None:
+    manifest, reports = corpus(tmp_path, [(True, False, 9.0)], [(True, False, 9.0)])
+    path = reports / "r0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "modality": "eeg"}))
+    assert evaluate(manifest, reports, resamples=0)["recordings"] == 1
+    path.write_text(json.dumps({**json.loads(path.read_text()), "modality": "ecg"}))
+    with pytest.raises(InputError, match="is the report of an ECG, and the manifest is of EEGs"):
+        evaluate(manifest, reports)
