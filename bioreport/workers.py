@@ -5,6 +5,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import traceback
@@ -113,7 +114,9 @@ class _Worker(Generic[T]):
         context = multiprocessing.get_context("spawn")
         self.number, self.ready = number, False
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, setup, number), daemon=True)
+        # in bytes: what it imports is imported under the eye of `_end_with_parent`
+        task = (theirs, pickle.dumps(setup), number)
+        self.process = context.Process(target=_serve, args=task, daemon=True)
         self.process.start()
         # so that its death closes the pipe
         theirs.close()
@@ -128,12 +131,12 @@ class _Worker(Generic[T]):
         return Died(self.process.exitcode)
 
 
-def _serve(connection: Connection, setup: Callable[[int], Callable[[Any], Any]], number: int) -> None:
+def _serve(connection: Connection, setup: bytes, number: int) -> None:
     # Ctrl-C reaches the whole group of processes; the first one ends the others
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        work = setup(number)
+        work = pickle.loads(setup)(number)
         connection.send((_READY, None))
         while True:
             try:

@@ -91,3 +91,39 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     while any(map(is_running, workers)):
         assert time.monotonic() < until, "a worker is still there"
         time.sleep(0.02)
+
+
+IMPORTING = """
+import time
+from bioreport.workers import run_in_processes
+
+class Slow:
+    def __reduce__(self):
+        return time.sleep, (60,)
+
+if __name__ == "__main__":
+    print(flush=True)
+    list(run_in_processes(Slow(), [0], 1))
+"""
+
+
+def children(process: int) -> list[int]:
+    stats = (path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists())
+    fields = [(text.split()[0], text.rpartition(")")[2].split()[1]) for text in stats]
+    return [int(child) for child, parent in fields if int(parent) == process]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at /proc")
+def test_a_worker_that_still_imports_ends_too(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(IMPORTING)
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        while len(workers := children(parent.pid)) < 2:  # the worker, and what tracks its semaphores
+            time.sleep(0.05)
+        time.sleep(1.0)
+        parent.kill()
+    until = time.monotonic() + 30
+    while any(map(is_running, workers)):
+        assert time.monotonic() < until, "a worker is still there"
+        time.sleep(0.02)
