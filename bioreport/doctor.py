@@ -24,6 +24,9 @@ OPTIONAL = (
     ("flash-attn", "flash_attn", "faster LLM attention on GPU", "pip install 'bioreport[flash]'"),
     ("pydicom", "pydicom", "ECGs in DICOM", "pip install 'bioreport[dicom]'"),
     ("ray", "ray", "encode --cluster ray", "pip install 'bioreport[cluster]'"),
+    ("s3fs", "s3fs", "recordings at s3://… (other stores: gcsfs, adlfs)", "pip install s3fs"),
+    ("bitsandbytes", "bitsandbytes", "train --quantize 4bit", "pip install 'bioreport[quantize]'"),
+    ("accelerate", "accelerate", "accelerate launch, 4-bit weights", "pip install 'bioreport[train]'"),
     ("peft", "peft", "LoRA", "pip install 'bioreport[train]'"),
     (
         "tensorboard",

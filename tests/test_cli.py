@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,7 @@ def test_a_full_disk_is_one_sentence(short_edf: Path, capsys: pytest.CaptureFixt
             ["generate", "a.edf", "-o", "r.pdf"],
             "the ending is .md, .json or .html, or --format says the form",
         ),
+        (["train", "meit", "none.jsonl", "-o", "out"], "train meit needs a language model"),
         (["nonsense"], "invalid choice"),
     ],
 )
@@ -306,6 +308,17 @@ def test_verbose_shows_mapping_and_speed(short_edf: Path, capsys: pytest.Capture
     assert run("generate", short_edf, "-v") == 0
     told = capsys.readouterr().err
     assert "-> O1" in told and "× real time" in told and "peak memory" in told
+
+
+def test_doctor_names_all_that_extras_add() -> None:
+    from bioreport.doctor import OPTIONAL, REQUIRED
+
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {name for extra in ("flash", "train", "cluster", "quantize", "dicom") for name in extras[extra]}
+    told = {distribution for distribution, *_ in (*REQUIRED, *OPTIONAL)}
+    assert {re.match(r"[\w-]+", name)[0] for name in wanted} <= told  # type: ignore[index]
+    assert "s3fs" in told
 
 
 def test_doctor_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,8 @@ from bioreport.commands.console import fail, quiet_libraries, say
 
 def train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Train a projector and its special tokens for an LLM, or MEIT, or an ECG tokenizer."""
+    if "meit" in (options.what, options.recipe) and options.what != "tokenizer" and options.llm is None:
+        parser.error("train meit needs a language model: --llm ID|DIR")
     quiet_libraries(options)
     if options.what == "tokenizer":
         return _train_tokenizer(options)
@@ -42,8 +44,6 @@ def _train_reports(options: argparse.Namespace, parser: argparse.ArgumentParser)
     if recipe.projector is None:
         from bioreport.meit import train_meit
 
-        if options.llm is None:
-            parser.error("train meit needs a language model: --llm ID|DIR")
         if tune == "projector":
             parser.error("MEIT has no projector; --tune is lora or full")
         result = train_meit(
