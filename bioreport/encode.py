@@ -50,11 +50,12 @@ class Summary:
     seconds: float = 0.0
 
     def __str__(self) -> str:
+        done = f"{self.encoded:,} encoded, {self.already:,} already there, {len(self.errors):,} failed"
+        if not self.encoded:
+            return done
         speed = self.signal_seconds / max(self.seconds, 1e-9)
-        return (
-            f"{self.encoded:,} encoded, {self.already:,} already there, {len(self.errors):,} failed; "
-            f"{self.signal_seconds / 3600:.2f} h of signal in {self.seconds:.1f} s, {speed:.0f} × real time"
-        )
+        signal = f"{self.signal_seconds / 3600:.2f} h of signal in {self.seconds:.1f} s"
+        return f"{done}; {signal}, {speed:.0f} × real time"
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,10 @@ def encode_corpus(
     paths = list(dict.fromkeys(path for entry in read_manifest(manifest) for path in entry.recordings))
     resolve_device(device)
     # on the CPU: this process encodes nothing
-    key = load_bundle(model, device="cpu", dtype=dtype).encoding_key()
+    bundle = load_bundle(model, device="cpu", dtype=dtype)
+    key = bundle.encoding_key()
     store, summary = TokenStore(directory), Summary()
+    store.check_modality(bundle)
     with (
         StoreWriter(store, len(paths)) as writer,
         Progress("encode", len(paths), progress) as bar,

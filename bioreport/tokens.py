@@ -128,6 +128,16 @@ class TokenStore:
         """Names of the shards that the index knows."""
         return {line["shard"] for line in self._lines.values()}
 
+    def check_modality(self, bundle: "Bundle") -> None:
+        """See that what the store holds, if anything, is of the bundle's modality; raises InputError."""
+        held = next((self.get(key).modality for key in self._lines), bundle.modality)
+        if held != bundle.modality:
+            raise InputError(
+                self.directory,
+                f"holds tokens of {held.upper()}s, and {bundle.name} is one for {bundle.modality.upper()}",
+                f"choose another folder, or a model for {held.upper()} with --model",
+            )
+
     def get(self, key: str) -> Evidence:
         """Evidence of a recording; raises KeyError where it is not there, InputError where it is damaged."""
         shard = self._shard(key)

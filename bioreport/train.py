@@ -18,6 +18,7 @@ from torch import Tensor
 from bioreport import processes, sharding
 from bioreport.bundle import Bundle, check_destination, load_bundle, save_bundle
 from bioreport.errors import InputError
+from bioreport.hub import EMBEDDED
 from bioreport.llm import load_llm
 from bioreport.lora import PUBLISHED, LoraSizes
 from bioreport.manifest import Entry, read_manifest
@@ -26,7 +27,7 @@ from bioreport.projectors import Projector, build_projector
 from bioreport.prompts import layout_for, sections_of
 from bioreport.recipes import DEFAULT
 from bioreport.tokens import TokenStore, encode_manifest, recording_key
-from bioreport.training import VALIDATION, Result, TrainingRun
+from bioreport.training import VALIDATION, Result, TrainingRun, check_settings, saved_settings
 
 if TYPE_CHECKING:
     from bioreport.fusion import PackedInputs, PrefixFusion
@@ -157,6 +158,25 @@ def train(
     )
     if llm is not None:
         bundle = replace(bundle, llm_source=llm)
+    for entry in entries:
+        _check_sections(entry, bundle)
+    store = TokenStore(token_folder)
+    if tokens is not None and not store.index.is_file():
+        raise InputError(
+            token_folder,
+            "holds no tokens (no index.jsonl lies in it)",
+            "give the folder that `bioreport encode` wrote, or leave out --tokens",
+        )
+    store.check_modality(bundle)
+    settings: dict[str, Any] = {
+        "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip,
+        "seed": seed, "patience": patience,
+    }  # fmt: skip
+    language_model = [bundle.llm_source, quantize]
+    if resume and (work / "checkpoint.pt").is_file():
+        # what has to be the same is told before anything is encoded, as far as it is known now
+        known = {**settings, "projector": projector, "language_model": language_model}
+        check_settings(work / "checkpoint.pt", saved_settings(work / "checkpoint.pt"), known)
     errors = []
     if processes.first():
         errors = encode_manifest(entries, bundle, token_folder, progress=progress)
@@ -182,9 +202,8 @@ def train(
     # so that every process has something to do
     at_once = min(at_once or batch_size, processes.most(batch_size))
     run = Run(
-        fusion, training, validating, seed=seed, epochs=epochs, batch_size=batch_size, at_once=at_once, lr=lr,
-        weight_decay=weight_decay, warmup=warmup, clip=clip, max_steps=max_steps, patience=patience, log=log,
-        kind=projector, language_model=[bundle.llm_source, quantize],
+        fusion, training, validating, epochs=epochs, at_once=at_once, max_steps=max_steps, log=log,
+        kind=projector, language_model=language_model, **settings,
     )  # fmt: skip
     run.follow(
         work / "checkpoint.pt", resume=resume, save_every=save_every, progress=progress, on_step=on_step
@@ -280,13 +299,7 @@ def read_samples(entries: Sequence[Entry], store: TokenStore, bundle: Bundle) ->
     # one that does not hold what else is known of all recordings
     stored, samples = TokenStore(store.directory), []
     for entry in entries:
-        unknown = [name for name in entry.sections if name not in sections_of(bundle.modality)]
-        if unknown:
-            raise InputError(
-                entry.recordings[0],
-                f"has the unknown section {unknown[0]!r} in the manifest",
-                f"name it as one of: {', '.join(sections_of(bundle.modality))}",
-            )
+        _check_sections(entry, bundle)
         try:
             keys = [recording_key(path, encoding) for path in entry.recordings]
         except InputError:
@@ -311,6 +324,25 @@ def read_samples(entries: Sequence[Entry], store: TokenStore, bundle: Bundle) ->
             )
         )
     return samples
+
+
+def _check_sections(entry: Entry, bundle: Bundle) -> None:
+    unknown = [name for name in entry.sections if name not in sections_of(bundle.modality)]
+    if not unknown:
+        return
+    other = {"eeg": "ecg", "ecg": "eeg"}[bundle.modality]
+    if unknown[0] in sections_of(other):
+        raise InputError(
+            entry.recordings[0],
+            f"is an {other.upper()} by its section {unknown[0]!r}, "
+            f"but {bundle.name} is a model for {bundle.modality.upper()}",
+            f"use --model {EMBEDDED[other].name} or another model for {other.upper()}",
+        )
+    raise InputError(
+        entry.recordings[0],
+        f"has the unknown section {unknown[0]!r} in the manifest",
+        f"name it as one of: {', '.join(sections_of(bundle.modality))}",
+    )
 
 
 def _digest(samples: Sequence[Sample]) -> str:

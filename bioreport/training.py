@@ -28,6 +28,14 @@ from bioreport.errors import InputError
 from bioreport.files import written_atomically
 
 logger = logging.getLogger(__name__)
+_ANEW = "start anew with --no-resume, or choose another -o"
+# settings of a checkpoint, as the user knows them
+_NAMES = {
+    "batch_size": "--batch-size", "lr": "--lr", "seed": "--seed", "patience": "--patience",
+    "projector": "--projector", "language_model": "--llm or --quantize",
+    "data": "the manifest or the encoder", "shapes": "what learns, and its sizes",
+    "total_steps": "the number of steps",
+}  # fmt: skip
 # names of the split that validates
 VALIDATION = frozenset({"val", "valid", "validation", "dev"})
 # what `bioreport.fusion` and `bioreport.meit` call the language model
@@ -412,26 +420,50 @@ class TrainingRun(ABC):
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint; raises InputError where it is damaged or of another run."""
-        anew = "start anew with --no-resume, or choose another -o"
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            settings = state["settings"]
-        except (
-            OSError,
-            RuntimeError,
-            EOFError,
-            ValueError,
-            LookupError,
-            TypeError,
-            UnpicklingError,
-        ) as error:
-            raise InputError(path, "cannot be read as a checkpoint", anew) from error
-        if settings != self.settings:
-            raise InputError(path, "belongs to a run with other settings or data", anew)
+        state = _read_checkpoint(path)
+        check_settings(path, state["settings"], json.loads(self.settings))
         self._put(state["weights"], state["buffers"])
         self._put_moments(state["optimizer"])
         self.step, self.losses, self.validation = state["step"], state["losses"], state["validation"]
         self.best = state["best"]
+
+
+def saved_settings(path: Path) -> str:
+    """Settings of the run that a checkpoint belongs to; raises InputError where it is damaged."""
+    return str(_read_checkpoint(path, mmap=True)["settings"])
+
+
+def check_settings(path: Path, saved: str, now: Mapping[str, Any]) -> None:
+    """Compare a checkpoint's settings with those of `now` that are known.
+
+    Raises
+    ------
+    InputError
+        Naming all that differ.
+    """
+    before = json.loads(saved)
+    known = json.loads(json.dumps(now))
+    other = sorted(key for key in known if key not in before or before[key] != known[key])
+    if other:
+        names = ", ".join(_NAMES.get(key, key.replace("_", " ")) for key in other)
+        raise InputError(path, f"belongs to a run with other settings or data ({names})", _ANEW)
+
+
+def _read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        json.loads(state["settings"])
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        UnpicklingError,
+    ) as error:
+        raise InputError(path, "cannot be read as a checkpoint", _ANEW) from error
+    return dict(state)
 
 
 def _summary_writer() -> Any:

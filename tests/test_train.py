@@ -18,7 +18,7 @@ from bioreport.errors import InputError
 from bioreport.evidence import Evidence
 from bioreport.findings import absent_finding
 from bioreport.manifest import Entry, read_manifest, write_manifest
-from bioreport.tokens import TokenStore, encode_manifest, recording_key
+from bioreport.tokens import TokenStore, encode_manifest, fill_store, recording_key
 from bioreport.train import Run, new_fusion, read_samples, train
 from bioreport.training import learning_rate_factor
 
@@ -329,8 +329,14 @@ def test_an_interruption_between_checkpoints_repeats_the_steps_since(
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, llm: Path, reader: Reader) -> None:
     manifest, options = corpus(tmp_path / "c"), OPTIONS | {"encoder_bundle": small_bundle(llm)}
     train(manifest, out=tmp_path / "out", **options)
-    with pytest.raises(InputError, match="other settings"):
-        train(manifest, out=tmp_path / "out", **options | {"lr": 1e-3})
+    read = len(reader.read)
+    (tmp_path / "c" / "r0.edf").write_text("2")
+    with pytest.raises(InputError, match=r"settings or data \(--batch-size, --lr\)"):
+        train(manifest, out=tmp_path / "out", **options | {"lr": 1e-3, "batch_size": 3})
+    assert len(reader.read) == read
+    with pytest.raises(InputError, match=r"data \(the manifest or the encoder, the number of steps\)"):
+        train(manifest, out=tmp_path / "out", **options | {"epochs": 3})
+    (tmp_path / "c" / "r0.edf").write_text("0")
     anew = train(manifest, out=tmp_path / "out", **options | {"lr": 1e-3, "resume": False})
     assert len(anew.losses) == 6
     checkpoint = tmp_path / "out.training" / "checkpoint.pt"
@@ -378,6 +384,40 @@ def test_an_unknown_section_is_an_error(tmp_path: Path, llm: Path, reader: Reade
     write_manifest(manifest, [replace(read_manifest(manifest)[0], sections={"SLEAP": "None."})])
     with pytest.raises(InputError, match="SLEAP"):
         train(manifest, out=tmp_path / "out", encoder_bundle=small_bundle(llm), **OPTIONS)
+
+
+def test_tokens_that_are_not_there_or_of_another_kind_are_told(
+    tmp_path: Path, llm: Path, reader: Reader
+) -> None:
+    manifest, nowhere = corpus(tmp_path / "c", 2), tmp_path / "nowhere"
+    with pytest.raises(InputError, match=r"nowhere: holds no tokens \(no index\.jsonl lies in it\)"):
+        train(
+            manifest,
+            out=tmp_path / "m",
+            llm=str(llm),
+            encoder_bundle=small_bundle(),
+            tokens=nowhere,
+            **OPTIONS,
+        )
+    assert not nowhere.exists() and reader.read == []
+    store, evidence = TokenStore(tmp_path / "ecg"), reader(tmp_path / "c" / "r0.edf", small_bundle())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens_module, "open_recording", lambda path: path)
+        fill_store(store, [tmp_path / "c" / "r0.edf"], "k", lambda path: replace(evidence, modality="ecg"))
+    with pytest.raises(InputError, match=r"holds tokens of ECGs, and .* is one for EEG; choose another"):
+        TokenStore(tmp_path / "ecg").check_modality(small_bundle())
+    TokenStore(tmp_path / "empty").check_modality(small_bundle())
+
+
+def test_an_ecg_for_a_model_of_eegs_names_the_other_model(tmp_path: Path, llm: Path, reader: Reader) -> None:
+    recording = tmp_path / "a.hea"
+    manifest = write_manifest(tmp_path / "m.jsonl", [Entry((recording,), sections={"RHYTHM": "Sinus."})])
+    with pytest.raises(
+        InputError,
+        match=r"a\.hea: is an ECG by its section 'RHYTHM', but .* model for EEG; use --model bioreport-ecg-t",
+    ):
+        train(manifest, out=tmp_path / "m", llm=str(llm), encoder_bundle=small_bundle(), **OPTIONS)
+    assert reader.read == []
 
 
 def test_a_history_beyond_the_llm_is_an_error_with_the_recording(
