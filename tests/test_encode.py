@@ -17,7 +17,7 @@ from small_models import SIZES, small_bundle
 
 from bioreport import cli, token_writer
 from bioreport.bundle import load_bundle
-from bioreport.encode import encode_corpus
+from bioreport.encode import Summary, encode_corpus
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence
 from bioreport.findings import absent_finding
@@ -289,3 +289,8 @@ def test_a_worker_that_dies_costs_its_recording_alone_and_others_fetch_theirs(
     assert [line["error"] is None for line in lines] == [True, False, True]
     assert lines[2]["recording"] == f"file://{entries[1].recordings[0]}"
     assert not (tmp_path / "tokens" / "parts").exists()
+
+
+def test_a_run_with_nothing_to_encode_tells_of_no_speed() -> None:
+    assert str(Summary(already=3, seconds=0.1)) == "0 encoded, 3 already there, 0 failed"
+    assert str(Summary(1, 0, [], 7200.0, 10.0)).endswith("; 2.00 h of signal in 10.0 s, 720 × real time")
