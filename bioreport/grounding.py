@@ -13,9 +13,12 @@ from bioreport.claims import support
 from bioreport.findings import BY_NAME, EEG_NAMES, LOCATED, MEASURED, region_of
 from bioreport.montage import FEW_ELECTRODES, normalise
 from bioreport.rhythm import OCCIPITAL, PARIETAL
-from bioreport.sentences import UNASSESSABLE, add_sentence, keep_supported, listed
+from bioreport.sentences import UNASSESSABLE, add_sentence, keep_supported, listed, split_sentences
 
 UNREMARKABLE = "No abnormality was found."
+# s of usable signal: three pages of 10 s, the least on which a background can be called constant; a whole
+# examination has 20 min (ACNS, Guideline 1)
+LEAST_SECONDS = 30
 ABNORMAL = (
     "posterior_asymmetry",
     "generalized_slowing",
@@ -87,6 +90,7 @@ def ground(
         read = read_findings(sentence)
         return (
             _contradiction(sentence, state, read)
+            or _too_short(sentence, known)
             or _unfounded(sentence, read, state, unjudged)
             or _wrong_side(sentence, findings, known, read)
             or _wrong_electrodes(sentence, findings, read)
@@ -96,12 +100,13 @@ def ground(
     _state_missing(grounded, findings, known, warnings)
     verdict = sections.get(_IMPRESSION, "")
     judged = len(unjudged) < len(EEG_NAMES)
-    if judged and _ABNORMAL.search(verdict) and not any(state.get(name, True) for name in ABNORMAL):
+    withheld = _ABNORMAL.search(verdict) or any(_too_short(one, known) for one in split_sentences(verdict))
+    if judged and withheld and not any(state.get(name, True) for name in ABNORMAL):
         # the verdict was withheld above; an impression without one would leave the reader guessing
-        grounded[_IMPRESSION] = f"{UNREMARKABLE} {grounded[_IMPRESSION]}".strip()
+        grounded[_IMPRESSION] = f"{_unremarkable(known)} {grounded[_IMPRESSION]}".strip()
     for name, text in grounded.items():
         if not text:
-            grounded[name] = _plain(name, state, unjudged)
+            grounded[name] = _plain(name, state, unjudged, known)
     return grounded, warnings
 
 
@@ -121,6 +126,25 @@ def _contradiction(sentence: str, state: Mapping[str, bool], read: Mapping[str, 
     if critical and not any(state[name] for name in critical) and _URGENT.search(sentence):
         return "it calls for urgency, but no critical finding was found"
     return None
+
+
+def _usable(measurements: Sequence[Mapping[str, Any]]) -> float:
+    """Usable signal of all recordings, s."""
+    return float(sum(measured.get("usable_seconds", LEAST_SECONDS) for measured in measurements))
+
+
+def _too_short(sentence: str, measurements: Sequence[Mapping[str, Any]]) -> str | None:
+    usable = _usable(measurements)
+    if usable >= LEAST_SECONDS or not _NORMAL.search(sentence):
+        return None
+    return f"{usable:.0f} s of usable signal are too few to call an EEG normal"
+
+
+def _unremarkable(measurements: Sequence[Mapping[str, Any]]) -> str:
+    usable = _usable(measurements)
+    if usable >= LEAST_SECONDS:
+        return UNREMARKABLE
+    return f"{UNREMARKABLE[:-1]} in {usable:.0f} s of recording."
 
 
 def unjudged_findings(measurements: Sequence[Mapping[str, Any]]) -> frozenset[str]:
@@ -264,13 +288,18 @@ def finding_sentence(finding: Mapping[str, Any], measurements: Sequence[Mapping[
     return text + "."
 
 
-def _plain(section: str, state: Mapping[str, bool], unjudged: frozenset[str]) -> str:
+def _plain(
+    section: str,
+    state: Mapping[str, bool],
+    unjudged: frozenset[str],
+    measurements: Sequence[Mapping[str, Any]],
+) -> str:
     """Text of a section in which nothing was left: what was looked for and not found, if anything was."""
     if len(unjudged) == len(EEG_NAMES):
         return UNASSESSABLE
     if section == _IMPRESSION:
         if all(name in state and not state[name] for name in ABNORMAL):
-            return UNREMARKABLE
+            return _unremarkable(measurements)
         return UNASSESSABLE
     absent = [name for name, homes in _HOME.items() if section in homes[:2] and state.get(name) is False]
     rhythm = "posterior_dominant_rhythm"

@@ -318,3 +318,16 @@ def test_findings_of_sections_that_were_not_asked_for_stay_out():
     assert "ocal slowing" in grounded["IMPRESSION/INTERPRETATION"]
     grounded, _ = ground({"SLEEP": "Drowsiness was seen."}, findings("drowsiness", "seizure"), NOTHING)
     assert "seizure is present" in grounded["SLEEP"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "impression"),
+    [(9.6, "No abnormality was found in 10 s of recording. Drowsiness was recorded."), (31.0, None)],
+)
+def test_a_short_recording_is_not_called_normal(seconds, impression):
+    text = {"IMPRESSION/INTERPRETATION": "This is a normal EEG. Drowsiness was recorded."}
+    measured = {**NOTHING, "duration_seconds": seconds, "usable_seconds": seconds}
+    grounded, warnings = ground(text, findings("drowsiness"), measured)
+    assert grounded == ({"IMPRESSION/INTERPRETATION": impression} if impression else text)
+    assert any("too few to call an EEG normal" in warning for warning in warnings) == bool(impression)
+    assert ground(grounded, findings("drowsiness"), measured) == (grounded, [])

@@ -58,7 +58,7 @@ _DENIED: dict[str, tuple[str, ...]] = {
     TECHNICAL: ("lead_off", "noisy_lead", "baseline_wander", "mains_interference"),
 }
 # at usual rates Bazett's and Fridericia's QTc are this near; beyond, Bazett corrects too much
-FORMULAS_APART_MS = 20
+FORMULAS_APART_MS = 30
 _QTC = re.compile(r"\bQTc\b[^.;,()]{0,25}?(?P<value>\d+) ?ms(?! ?\()")
 _Measured = Sequence[Mapping[str, Any]]
 
