@@ -80,6 +80,10 @@ class Symbols(nn.Module):
     def forward(self, numbers: Tensor) -> Tensor:
         return self.embedding(numbers.squeeze(2).long() + self.first)
 
+    def packed(self, numbers: Tensor, lengths: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Records of any lengths one after the other, [rows, 1]; as `Projector.packed`."""
+        return self(numbers[None])[0], list(lengths)
+
 
 class WholeFusion(PrefixFusion):
     """`PrefixFusion` whose language model learns too, word embeddings included."""

@@ -268,9 +268,10 @@ def quality_warnings(measurements: dict[str, Any]) -> list[str]:
         )
     mains = measurements["mains"]
     if mains is not None and mains["channels"]:
+        count = len(mains["channels"])
         sentences.append(
-            f"Mains noise at {mains['frequency_hz']:.0f} Hz in {len(mains['channels'])} channels; it was "
-            "notched before encoding."
+            f"Mains noise at {mains['frequency_hz']:.0f} Hz in {count} channel{'' if count == 1 else 's'}; "
+            "it was notched before encoding."
         )
     if measurements["usable_seconds"] < 0.5 * measurements["duration_seconds"]:
         sentences.append(

@@ -425,8 +425,10 @@ def test_a_history_beyond_the_llm_is_an_error_with_the_recording(
 ) -> None:
     manifest = corpus(tmp_path / "c", 1)
     write_manifest(manifest, [replace(read_manifest(manifest)[0], history="Spells. " * 2000)])
+    # of a small model's prompt no more than its first words would be there
+    bundle = replace(small_bundle(llm), prompt_style="full")
     with pytest.raises(InputError, match=r"r0\.edf.*positions"):
-        train(manifest, out=tmp_path / "out", encoder_bundle=small_bundle(llm), **OPTIONS | {"epochs": 50})
+        train(manifest, out=tmp_path / "out", encoder_bundle=bundle, **OPTIONS | {"epochs": 50})
 
 
 def test_the_prompt_is_that_of_generation(tmp_path: Path, llm: Path, reader: Reader) -> None:

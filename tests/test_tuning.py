@@ -96,6 +96,9 @@ def test_a_recording_that_is_too_long_is_named_before_the_first_step(folder: Pat
     manifest = write_manifest(tmp_path / "manifest.jsonl", entries)
     steps: list[int] = []
     options = settings(folder, on_step=lambda step, loss: steps.append(step))
+    # of a small model's prompt no more than its first words would be there
+    encoder = load_bundle(folder / "encoder", device="cpu", dtype="float32")
+    options["encoder_bundle"] = replace(encoder, prompt_style="full")
     with pytest.raises(InputError, match=r"r4\.edf: .*positions and the language model has 4096"):
         train(manifest, out=tmp_path / "out", **options)
     assert not steps
