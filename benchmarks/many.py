@@ -197,7 +197,7 @@ def main() -> None:
         document = {
             **environment(),
             "date": date.today().isoformat(),
-            "command": " ".join(["python", "benchmarks/many.py", *sys.argv[3:]]),
+            "command": " ".join(["python", "benchmarks/many.py", *sys.argv[1:]]),
             "speed": speed(Path(folder) / "speed", options.recordings, options.rounds, options.workers),
             "memory": memory(Path(folder) / "memory", options.counts),
         }

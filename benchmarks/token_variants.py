@@ -32,7 +32,7 @@ SECTION = "IMPRESSION/INTERPRETATION"
 # Seeds far from those that the embedded model was trained on.
 TRAIN_SEED, TEST_SEED = 3_100_000, 3_200_000
 VARIANTS: tuple[tuple[str, str, dict[str, int]], ...] = (
-    *((f"sequence, {k} epochs an embedding", "sequence", {"combine": k}) for k in (1, 2, 4, 8)),
+    *((f"sequence, {k} epoch{'s' * (k > 1)} an embedding", "sequence", {"combine": k}) for k in (1, 2, 4, 8)),
     *((f"sequence-perceiver, {n} queries", "sequence-perceiver", {"queries": n}) for n in (4, 16, 64)),
     ("perceiver, 16 queries", "perceiver", {"queries": 16}),
 )
