@@ -366,7 +366,8 @@ def test_ways_to_report_on_many_recordings_are_compared(
 ) -> None:
     many = import_module("many")
     (row,) = many.memory(tmp_path / "memory", [1])
-    assert row["written"] == 1 and row["peak_mib"] > row["imports_mib"] > 100 and row["exit"] == 0
+    # a process starts with the peak of the one it was forked from, here of all tests before
+    assert row["written"] == 1 and row["peak_mib"] >= row["imports_mib"] > 100 and row["exit"] == 0
     assert 0 <= row["padded_share"] < 1
     # a process a measurement would take a minute more
     started: list[tuple[str, ...]] = []
