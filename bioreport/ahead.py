@@ -3,20 +3,19 @@
 import logging
 import math
 import pickle
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import Empty, Full, Queue
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from bioreport.background import made_ahead
 from bioreport.bundle import load_bundle, resolve_device
 from bioreport.ecg.reading import EcgRecording
-from bioreport.errors import InputError
+from bioreport.errors import InputError, ended_its_process, unforeseen
 from bioreport.evidence import BundleReader, Evidence
 from bioreport.hub import EMBEDDED, MEIT, format_of, model_folder
 from bioreport.jobs import Job
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from bioreport.pipeline import ReportPipeline
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 # results that wait for one before them
 _WAITING = 128
 # seconds after which what was read waits no longer: for its turn, or for a full window of reports
@@ -168,13 +166,7 @@ class Reader:
         except InputError as error:
             read.error = error
         except Exception as error:
-            logger.info("%s", job.recordings[0], exc_info=True)
-            # not what it says: a library's message may hold words of the header
-            read.error = InputError(
-                shown(job.recordings[0]),
-                f"cannot be read ({type(error).__name__})",
-                "look at the traceback that -v shows, or leave the recording out",
-            )
+            read.error = unforeseen(shown(job.recordings[0]), "read", error)
         return read
 
     def _read(self, job: Job, read: Read) -> None:
@@ -255,8 +247,10 @@ def read_ahead(
     workers = min(workers, len(jobs))
     setup = _Setup(reader, workers, logger.isEnabledFor(logging.INFO))
     results = run_in_processes(setup, enumerate(jobs), workers)
+    # what is under way ends with its process: whoever presses Ctrl-C does not wait for it
+    ahead = made_ahead(results, 2 * workers, idle=_IDLE, leave_after=1.0)
     try:
-        yield from _in_turn(_opened(in_thread(results, most=2 * workers, idle=_IDLE)), idle)
+        yield from _in_turn(_opened(ahead), idle)
     except NotStarted as error:
         raise InputError(
             f"--workers {workers}", f"cannot be had ({error})", "give fewer, each needs about 600 MB"
@@ -272,12 +266,7 @@ def _opened(
             continue
         (number, job), result = found
         if isinstance(result, Died):
-            error = InputError(
-                shown(job.recordings[0]),
-                f"ended the process that was reading it ({result})",
-                "give it more memory by fewer --workers, or leave the recording out",
-            )
-            yield number, Read(job, error=error)
+            yield number, Read(job, error=ended_its_process(shown(job.recordings[0]), "reading", result))
         else:
             yield number, pickle.loads(result)
 
@@ -323,60 +312,3 @@ class _Setup:
             return pickle.dumps(self.reader(task[1]))
 
         return work
-
-
-@overload
-def in_thread(items: Iterator[T], most: int) -> Iterator[T]: ...
-
-
-@overload
-def in_thread(items: Iterator[T], most: int, idle: float) -> Iterator[T | None]: ...
-
-
-def in_thread(items: Iterator[T], most: int, idle: float | None = None) -> Iterator[T | None]:
-    """The items, made in a thread while those before them are worked on, at most `most` ahead.
-
-    With `idle`, a None whenever none has come for so many seconds.
-    """
-    queue: Queue[tuple[bool, Any]] = Queue(most)
-    left = threading.Event()
-
-    def put(last: bool, item: Any) -> None:
-        while not left.is_set():
-            try:
-                return queue.put((last, item), timeout=0.1)
-            except Full:
-                continue
-
-    def fill() -> None:
-        failure = None
-        try:
-            for item in items:
-                put(False, item)
-                if left.is_set():
-                    break
-        except BaseException as error:
-            failure = error
-        finally:
-            # here, where it ran: a generator ends what it began
-            getattr(items, "close", lambda: None)()
-        put(True, failure)
-
-    thread = threading.Thread(target=fill, daemon=True)
-    thread.start()
-    try:
-        while True:
-            try:
-                last, item = queue.get(timeout=idle)
-            except Empty:
-                yield None
-                continue
-            if last:
-                if item is not None:
-                    raise item
-                return
-            yield item
-    finally:
-        left.set()
-        # it sees that at its next item, which may be long in coming: whoever presses Ctrl-C waits no longer
-        thread.join(timeout=1.0)

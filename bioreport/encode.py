@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bioreport.bundle import load_bundle, resolve_device
-from bioreport.errors import InputError
+from bioreport.errors import InputError, ended_its_process, unforeseen
 from bioreport.evidence import Evidence, read_evidence
 from bioreport.files import write_atomically
 from bioreport.logs import quiet_loggers
@@ -109,12 +109,7 @@ class Encoding:
             except InputError:
                 raise
             except Exception as error:
-                logger.info("%s", file, exc_info=True)
-                # not what it says: a library's message may hold words of the header
-                raise InputError(
-                    file, f"cannot be encoded ({type(error).__name__})",
-                    "look at the traceback that -v shows, or leave the recording out",
-                ) from error  # fmt: skip
+                raise unforeseen(file, "encoded", error) from error
 
         return encode_one(
             position, path, self.directory, self.key, read,
@@ -244,11 +239,7 @@ def _encoded_here(encoding: Encoding, paths: list[Path], workers: int) -> Iterat
 
 def lost(encoding: Encoding, position: int, name: str, why: str) -> Outcome:
     """What is told of a recording whose process died over it."""
-    error = InputError(
-        shown(Path(name)),
-        f"ended the process that was encoding it ({why})",
-        "give it more memory by fewer --workers, or leave the recording out",
-    )
+    error = ended_its_process(shown(Path(name)), "encoding", why)
     return Outcome(position, listed_name(Path(name), encoding.directory), error=error)
 
 

@@ -12,7 +12,8 @@ from typing import IO, Any
 from bioreport.errors import InputError
 
 
-def _write_error(path: Path, error: OSError) -> InputError:
+def write_error(path: Path, error: OSError) -> InputError:
+    """What is told of a file or folder that the disk refuses."""
     reason = (error.strerror or type(error).__name__).lower()
     return InputError(path, f"cannot be written ({reason})", "free space or choose another place with -o")
 
@@ -69,7 +70,7 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             os.unlink(temporary)
             raise
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
 
 
 def check_replaceable(
@@ -102,7 +103,7 @@ def check_replaceable(
     try:
         names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
     except OSError as error:
-        raise _write_error(directory, error) from error
+        raise write_error(directory, error) from error
     if directory.exists() and not directory.is_dir():
         raise InputError(directory, "is a file", cure)
     strangers = [name for name in names if name not in own]
@@ -130,7 +131,7 @@ def folder_written_atomically(directory: str | os.PathLike[str]) -> Iterator[Pat
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     except OSError as error:
-        raise _write_error(directory, error) from error
+        raise write_error(directory, error) from error
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())
@@ -142,7 +143,7 @@ def folder_written_atomically(directory: str | os.PathLike[str]) -> Iterator[Pat
         else:
             os.replace(temporary, directory)
     except OSError as error:
-        raise _write_error(directory, error) from error
+        raise write_error(directory, error) from error
     finally:
         if temporary.exists():
             shutil.rmtree(temporary)

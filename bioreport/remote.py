@@ -20,7 +20,8 @@ from bioreport.errors import InputError
 COPIES = ".fetched-"
 # two letters or more: C:/ is a drive
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+(.+)$")
-_SAME_STEM = (".eeg", ".vmrk", ".fdt", ".json", ".dat", ".tsv", ".hea", ".HEA")
+# of files that are part of a recording of the same stem
+COMPANIONS = (".eeg", ".vmrk", ".fdt", ".json", ".dat", ".tsv")
 _BRAINVISION = re.compile(rb"^(?:DataFile|MarkerFile)=([^/\\\r\n]+?)\s*$", re.M)
 _DESCRIPTION = "dataset_description.json"
 
@@ -148,7 +149,12 @@ def _fetch(url: str, root: Path) -> Path:
         get(name)
     stem = name.removesuffix(PurePosixPath(name).suffix)
     bids_table = f"{stem.removesuffix('_eeg')}_channels.tsv"
-    for companion in (*(stem + end for end in _SAME_STEM), f"{name}.hea", bids_table, "channels.tsv"):
+    for companion in (
+        *(stem + end for end in (*COMPANIONS, ".hea", ".HEA")),
+        f"{name}.hea",
+        bids_table,
+        "channels.tsv",
+    ):
         if companion in names:
             get(companion)
     if name.lower().endswith(".vhdr"):

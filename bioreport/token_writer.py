@@ -22,7 +22,7 @@ from safetensors.torch import save
 
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence
-from bioreport.files import write_atomically
+from bioreport.files import write_atomically, write_error
 from bioreport.remote import COPIES
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _locked(directory: Path) -> FileLock:
             directory, "is being written by another run", "wait for it to end, or choose another folder"
         ) from error
     except OSError as error:
-        raise _refused(directory, error) from error
+        raise write_error(directory, error) from error
     return lock
 
 
@@ -238,9 +238,4 @@ def _append(index: Path, lines: Iterable[dict[str, Any]]) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        raise _refused(index, error) from error
-
-
-def _refused(path: Path, error: OSError) -> InputError:
-    reason = (error.strerror or "no reason given").lower()
-    return InputError(path, f"cannot be written ({reason})", "free space or choose another place with -o")
+        raise write_error(index, error) from error

@@ -23,7 +23,7 @@ from bioreport.errors import InputError
 from bioreport.evidence import Evidence, read_evidence
 from bioreport.manifest import Entry
 from bioreport.recording import open_recording
-from bioreport.remote import local_copy, url_of
+from bioreport.remote import COMPANIONS, local_copy, url_of
 from bioreport.token_writer import Outcome, StoreWriter, part_content, part_name
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 # raised when measurements or findings of the same recording may come out otherwise than before
 STORE_VERSION = 1
-_SIDECARS = (".eeg", ".vmrk", ".fdt", ".json", ".dat", ".tsv")
 
 
 def recording_key(path: Path, encoding_key: str, *, without: Path | None = None) -> str:
@@ -81,7 +80,7 @@ def recording_files(path: Path) -> Iterator[Path]:
         yield from (part for part in record_files(header)[1:] if part.is_file())
         return
     stem = path.name.removesuffix(path.suffix)
-    companions = [path.with_name(stem + ending) for ending in _SIDECARS]
+    companions = [path.with_name(stem + ending) for ending in COMPANIONS]
     if stem.endswith("_eeg"):
         companions.append(path.with_name(stem.removesuffix("_eeg") + "_channels.tsv"))
     yield from (file for file in companions if file.is_file() and file != path)

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from bioreport import ahead, cli
-from bioreport.ahead import Models, Read, Reader, in_thread, read_ahead
+from bioreport.ahead import Models, Read, Reader, read_ahead
+from bioreport.background import made_ahead
 from bioreport.commands.generate import WINDOW, _Writing
 from bioreport.ecg.simulation.record import simulate_ecg
 from bioreport.ecg.simulation.writing import write_record
@@ -513,7 +514,7 @@ def test_a_slow_recording_loses_its_turn_in_time_too(monkeypatch: pytest.MonkeyP
         time.sleep(0.3)
         yield 1
 
-    found = list(in_thread(slow(), most=2, idle=0.1))
+    found = list(made_ahead(slow(), 2, idle=0.1))
     assert found[0] is None and found[-1] == 1
 
 
@@ -529,20 +530,20 @@ def test_a_thread_is_a_bounded_number_of_items_ahead_and_ends() -> None:
         finally:
             ended.append(True)
 
-    source = in_thread(items(), most=3)
+    source = made_ahead(items(), 3)
     assert next(source) == 0
     time.sleep(0.3)
     assert len(made) <= 6
-    source.close()  # type: ignore[attr-defined]
+    source.close()
     assert ended and len(made) <= 6
-    assert list(in_thread(iter(range(9)), most=2)) == list(range(9))
+    assert list(made_ahead(iter(range(9)), 2)) == list(range(9))
 
     def failing() -> Iterator[int]:
         yield 1
         raise InputError("a", "is broken", "mend it")
 
     with pytest.raises(InputError, match="is broken"):
-        list(in_thread(failing(), most=2))
+        list(made_ahead(failing(), 2))
 
 
 def test_a_key_is_read_back_from_every_form_and_not_from_a_text(tmp_path: Path) -> None:

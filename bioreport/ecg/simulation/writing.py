@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bioreport.errors import InputError
+from bioreport.files import write_error
 
 if TYPE_CHECKING:
     from bioreport.ecg.simulation.record import EcgSimulation
@@ -62,7 +62,4 @@ def write_record(simulation: "EcgSimulation", path: str | os.PathLike[str]) -> N
             for ending in endings:
                 os.replace(Path(folder) / f"{name}{ending}", target.with_suffix(ending))
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise InputError(
-            target, f"cannot be written ({reason})", "free space or choose another place with -o"
-        ) from error
+        raise write_error(target, error) from error
