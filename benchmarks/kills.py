@@ -92,7 +92,7 @@ def train(work: Path, smoke: bool) -> Case:
         for i, entry in enumerate(read_manifest(manifest))
     ]
     write_manifest(manifest, entries)
-    errors = encode_manifest(entries, load_bundle("bioreport-tiny", device="cpu"), work / "tokens")
+    errors = encode_manifest(entries, load_bundle("bioreport-tiny", device="cpu"), work / "tokens").errors
     assert not errors
     options = ["--tokens", str(work / "tokens"), "--max-steps", str(steps), "--epochs", str(steps)]
     options += ["--batch-size", "2", "--at-once", "1", "--tune", "lora", "--save-every", "2"]

@@ -44,10 +44,10 @@ def corpus(folder: Path, seed: int, count: int, seconds: float, bundle: Bundle) 
     entries = [
         replace(entry, sections={SECTION: entry.sections[SECTION]}) for entry in read_manifest(manifest)
     ]
-    errors = encode_manifest(entries, bundle, folder / "tokens")
-    if errors:
-        raise errors[0]
-    samples = read_samples(entries, TokenStore(folder / "tokens"), bundle)
+    filled = encode_manifest(entries, bundle, folder / "tokens")
+    if filled.errors:
+        raise filled.errors[0]
+    samples = read_samples(entries, TokenStore(folder / "tokens"), filled.keys, bundle)
     # with and without history, never with facts
     return [
         (

@@ -44,7 +44,7 @@ from bioreport.evidence import Evidence
 from bioreport.fusion import PrefixFusion
 from bioreport.projectors import build_projector
 from bioreport.prompts import SIGNAL
-from bioreport.tokens import TokenStore, fill_store, recording_key
+from bioreport.tokens import TokenStore, fill_store
 
 TARGETS = {"tokens": 20.0, "packed": 2.0}
 CHANNELS, PATCHES, PATCH, DIM = 22, 10, 200, 200
@@ -175,9 +175,10 @@ def tokens(smoke: bool, repeats: int, folder: Path) -> dict[str, Any]:
         return Evidence(path.name, 10.0 * epochs, (), found.clone(), [], {}, "", [])
 
     recordings = [path / "recording" for path in paths]
-    assert not fill_store(TokenStore(folder / "tokens"), recordings, "benchmark", read)
+    filled = fill_store(TokenStore(folder / "tokens"), recordings, "benchmark", read)
+    assert not filled.errors
     store = TokenStore(folder / "tokens")
-    keys = [recording_key(path, "benchmark") for path in recordings]
+    keys = [filled.keys[path] for path in recordings]
 
     def loss(sessions: list[list[Tensor]]) -> Tensor:
         return fusion.loss(fusion.pack([PROMPT] * len(sessions), sessions, [RESPONSE] * len(sessions)))

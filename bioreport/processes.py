@@ -5,16 +5,17 @@ Nothing here does anything where there is one process.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
 
 from bioreport.errors import InputError
 
+T = TypeVar("T")
 # one process may encode a whole corpus while the others wait
 _PATIENCE = timedelta(days=7)
 
@@ -78,6 +79,15 @@ def wait() -> None:
     """Go on when all processes are here."""
     if world() > 1:
         distributed.barrier()
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What the first process makes, in all of them; pickled."""
+    if world() == 1:
+        return make()
+    made = [make() if first() else None]
+    distributed.broadcast_object_list(made)
+    return cast(T, made[0])
 
 
 def share(count: int) -> range:

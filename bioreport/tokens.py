@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -229,6 +230,22 @@ def _failure(line: dict[str, Any]) -> tuple[str, str | None, str]:
     return line["recording"], line["key"], line["error"].partition(": ")[2]
 
 
+@dataclass
+class Filled:
+    """What became of the recordings that a store was to hold.
+
+    Attributes
+    ----------
+    keys : dict of Path to str
+        Of those that it holds now.
+    errors : list of InputError
+        One for each recording that could not be used.
+    """
+
+    keys: dict[Path, str] = field(default_factory=dict)
+    errors: list[InputError] = field(default_factory=list)
+
+
 def encode_manifest(
     entries: Iterable[Entry],
     bundle: "Bundle",
@@ -236,7 +253,7 @@ def encode_manifest(
     *,
     progress: bool = False,
     statistics: bool = False,
-) -> list[InputError]:
+) -> Filled:
     """Encode every recording that the store does not hold yet.
 
     Parameters
@@ -250,11 +267,6 @@ def encode_manifest(
         Show a bar on stderr.
     statistics : bool
         Also keep CELM's band-power text.
-
-    Returns
-    -------
-    list of InputError
-        One for each recording that could not be used; the others are in the store.
     """
 
     def read(path: Path) -> Evidence:
@@ -271,7 +283,7 @@ def fill_store(
     read: Callable[[Path], Evidence],
     *,
     progress: bool = False,
-) -> list[InputError]:
+) -> Filled:
     """Read every recording that the store does not hold yet.
 
     Parameters
@@ -285,15 +297,10 @@ def fill_store(
         Raises InputError where a recording cannot be used.
     progress : bool
         Show a bar on stderr.
-
-    Returns
-    -------
-    list of InputError
-        One for each recording that could not be used; the others are in the store.
     """
     # each once
     listed = list(dict.fromkeys(paths))
-    errors: list[InputError] = []
+    filled = Filled()
     queued: set[str] = set()
     with StoreWriter(store, len(listed)) as writer:
         left_over = writer.left_over()
@@ -314,14 +321,15 @@ def fill_store(
             )
             if outcome.error is not None:
                 logger.info("%s", outcome.error)
-                errors.append(outcome.error)
+                filled.errors.append(outcome.error)
             elif outcome.key is not None:
                 queued.add(outcome.key)
+                filled.keys[path] = outcome.key
             if content is not None:
                 assert outcome.part is not None
                 writer.write_part(outcome.part, content)
             writer.put(outcome)
-    return errors
+    return filled
 
 
 def encode_one(

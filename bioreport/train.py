@@ -7,7 +7,7 @@ folder ``OUT.training`` beside it holds the tokens and the checkpoint, and may b
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from bioreport.pipeline import merge_parts, prompt_for
 from bioreport.projectors import Projector, build_projector
 from bioreport.prompts import layout_for, sections_of
 from bioreport.recipes import DEFAULT
-from bioreport.tokens import TokenStore, encode_manifest, recording_key
+from bioreport.tokens import TokenStore, encode_manifest
 from bioreport.training import VALIDATION, Result, TrainingRun, check_settings, saved_settings
 
 if TYPE_CHECKING:
@@ -177,11 +177,9 @@ def train(
         # what has to be the same is told before anything is encoded, as far as it is known now
         known = {**settings, "projector": projector, "language_model": language_model}
         check_settings(work / "checkpoint.pt", saved_settings(work / "checkpoint.pt"), known)
-    errors = []
-    if processes.first():
-        errors = encode_manifest(entries, bundle, token_folder, progress=progress)
-    processes.wait()
-    for error in errors:
+    encoder = bundle
+    filled = processes.from_first(lambda: encode_manifest(entries, encoder, token_folder, progress=progress))
+    for error in filled.errors if processes.first() else ():
         logger.warning("%s", error)
     bundle, fusion = new_fusion(bundle, projector, projector_sizes or {}, seed, tune, lora, quantize)
     if gradient_checkpointing:
@@ -189,8 +187,8 @@ def train(
     if shard:
         _spread(fusion, quantize)
     store = TokenStore(token_folder)
-    training = read_samples([e for e in entries if e.split in ("train", None)], store, bundle)
-    validating = read_samples([e for e in entries if e.split in VALIDATION], store, bundle)
+    training = read_samples([e for e in entries if e.split in ("train", None)], store, filled.keys, bundle)
+    validating = read_samples([e for e in entries if e.split in VALIDATION], store, filled.keys, bundle)
     del store
     if not training:
         raise InputError(
@@ -212,7 +210,7 @@ def train(
     state = sharding.whole_state(fusion.llm) if tune == "full" else None
     if processes.first():
         save_bundle(bundle, out, llm_state=state)
-    return Result(out, run.losses, run.validation, errors)
+    return Result(out, run.losses, run.validation, filled.errors)
 
 
 def _spread(fusion: "PrefixFusion", quantize: str | None) -> None:
@@ -293,19 +291,20 @@ def new_fusion(
     return fresh, fusion
 
 
-def read_samples(entries: Sequence[Entry], store: TokenStore, bundle: Bundle) -> list[Sample]:
-    """Entries with a report whose recordings are all in the store, as prompts and responses."""
-    encoding = bundle.encoding_key()
+def read_samples(
+    entries: Sequence[Entry], store: TokenStore, keys_of: Mapping[Path, str], bundle: Bundle
+) -> list[Sample]:
+    """Entries with a report whose recordings are all in the store, as prompts and responses.
+
+    keys_of has the key of each recording in the store, as `bioreport.tokens.Filled.keys`.
+    """
     # one that does not hold what else is known of all recordings
     stored, samples = TokenStore(store.directory), []
     for entry in entries:
         _check_sections(entry, bundle)
-        try:
-            keys = [recording_key(path, encoding) for path in entry.recordings]
-        except InputError:
-            # listed by encode_manifest already
-            continue
-        if not entry.sections or not all(key in store for key in keys):
+        # the others are among encode_manifest's errors
+        keys = [keys_of[path] for path in entry.recordings if path in keys_of]
+        if not entry.sections or len(keys) < len(entry.recordings):
             continue
         group = [store.get(key) for key in keys]
         parts, names = merge_parts(group), list(entry.sections)

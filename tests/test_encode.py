@@ -84,7 +84,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def fill(folder: Path, paths: list[Path]) -> list[InputError]:
-    return fill_store(TokenStore(folder), paths, "encoding", read)
+    return fill_store(TokenStore(folder), paths, "encoding", read).errors
 
 
 def die_at(call: int) -> None:
@@ -227,7 +227,7 @@ def test_kills_at_random_instants_leave_no_trace(corpus: Path, tmp_path: Path, o
         else:
             assert content(tmp_path / "killed") == content(tmp_path / "whole")
             shutil.rmtree(tmp_path / "killed")
-    assert len(encode_manifest(entries, bundle, tmp_path / "killed")) == 1
+    assert len(encode_manifest(entries, bundle, tmp_path / "killed").errors) == 1
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
@@ -235,7 +235,7 @@ def test_workers_write_what_one_process_writes(
     corpus: Path, tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = load_bundle("bioreport-tiny", device="cpu")
-    errors = encode_manifest(read_manifest(corpus), bundle, tmp_path / "whole")
+    errors = encode_manifest(read_manifest(corpus), bundle, tmp_path / "whole").errors
     arguments = ["encode", str(corpus), "-o", str(tmp_path / "killed"), "--device", "cpu"]
 
     def killed() -> None:

@@ -63,7 +63,7 @@ def test_a_manifest_of_an_object_store_becomes_the_same_tokens(tmp_path: Path, b
     assert [shown(entry.recordings[0]) for entry in entries] == [f"{address}/a.edf", f"{address}/deep/b.edf"]
     bundle, folder = small_bundle(), tmp_path / "tokens"
     missing = Entry((Path(f"{address}/missing.edf"),))
-    errors = encode_manifest([*entries, missing], bundle, folder)
+    errors = encode_manifest([*entries, missing], bundle, folder).errors
     assert [str(error) for error in errors] == [f"{address}/missing.edf: does not exist; check the address."]
     # where a recording lies is no part of what it is
     store = TokenStore(folder)

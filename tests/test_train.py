@@ -90,9 +90,9 @@ OPTIONS: dict[str, Any] = {
 
 def test_a_recording_is_encoded_once(tmp_path: Path, reader: Reader) -> None:
     entries, bundle, folder = read_manifest(corpus(tmp_path / "c")), small_bundle(), tmp_path / "tokens"
-    assert encode_manifest(entries, bundle, folder) == []
+    assert encode_manifest(entries, bundle, folder).errors == []
     assert len(reader.read) == 6
-    assert encode_manifest(entries, bundle, folder) == []
+    assert encode_manifest(entries, bundle, folder).errors == []
     assert len(reader.read) == 6
     store = TokenStore(folder)
     assert len(store) == 6
@@ -167,12 +167,12 @@ def test_a_failing_recording_is_listed_and_tried_again(tmp_path: Path, reader: R
     entries, bundle, folder = read_manifest(corpus(tmp_path / "c", 3)), small_bundle(), tmp_path / "tokens"
     entries[0].recordings[0].write_text("broken")
     entries[1].recordings[0].unlink()
-    errors = encode_manifest(entries, bundle, folder)
+    errors = encode_manifest(entries, bundle, folder).errors
     assert [Path(error.path).name for error in errors] == ["r0.edf", "r1.edf"]
     lines = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
     assert [line["error"] is None for line in lines] == [False, False, True]
     entries[0].recordings[0].write_text("0")
-    assert len(encode_manifest(entries, bundle, folder)) == 1
+    assert len(encode_manifest(entries, bundle, folder).errors) == 1
     assert len(TokenStore(folder)) == 2
 
 
@@ -190,7 +190,7 @@ def test_an_interruption_keeps_what_is_encoded(
     with pytest.raises(KeyboardInterrupt):
         encode_manifest(entries, bundle, folder)
     monkeypatch.setattr(tokens_module, "read_evidence", reader)
-    assert encode_manifest(entries, bundle, folder) == []
+    assert encode_manifest(entries, bundle, folder).errors == []
     assert reader.read == [f"r{i}.edf" for i in range(6)]
     assert len(TokenStore(folder)) == 6
 
@@ -223,7 +223,7 @@ def test_a_simulated_file_is_read_and_encoded_without_stand_ins(tmp_path: Path) 
 
     write_edf(simulate_eeg(3, duration_seconds=35.0), tmp_path / "a.edf")
     bundle, entry = small_bundle(), Entry((tmp_path / "a.edf",))
-    assert encode_manifest([entry], bundle, tmp_path / "tokens", statistics=True) == []
+    assert encode_manifest([entry], bundle, tmp_path / "tokens", statistics=True).errors == []
     key = recording_key(entry.recordings[0], bundle.encoding_key())
     evidence = TokenStore(tmp_path / "tokens").get(key)
     assert evidence.tokens.shape == (4, SIZES["out_dim"])
@@ -258,8 +258,8 @@ def test_it_learns_and_the_llm_stays_the_same_bits(tmp_path: Path, llm: Path, re
 def test_only_projector_and_special_tokens_have_gradients(tmp_path: Path, llm: Path, reader: Reader) -> None:
     bundle, fusion = new_fusion(small_bundle(llm), "linear", {}, seed=5)
     entries = read_manifest(corpus(tmp_path / "c"))
-    encode_manifest(entries, bundle, tmp_path / "tokens")
-    samples = read_samples(entries, TokenStore(tmp_path / "tokens"), bundle)
+    filled = encode_manifest(entries, bundle, tmp_path / "tokens")
+    samples = read_samples(entries, TokenStore(tmp_path / "tokens"), filled.keys, bundle)
     run = Run(
         fusion, samples, seed=5, epochs=1, batch_size=2, lr=1e-3, weight_decay=0.01, warmup=0.1, clip=1.0,
         max_steps=None, kind="linear",
@@ -373,6 +373,21 @@ def test_broken_recordings_do_not_stop_the_others(tmp_path: Path, llm: Path, rea
     assert len(result.losses) == 2
 
 
+def test_each_recording_is_hashed_once(
+    tmp_path: Path, llm: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+
+    def key(path: Path, encoding_key: str) -> str:
+        hashed.append(path.name)
+        return recording_key(path, encoding_key)
+
+    monkeypatch.setattr("bioreport.tokens.recording_key", key)
+    manifest = corpus(tmp_path / "c", 3, validation=1)
+    train(manifest, out=tmp_path / "out", encoder_bundle=small_bundle(llm), **OPTIONS)
+    assert sorted(hashed) == ["r0.edf", "r1.edf", "r2.edf", "r3.edf"]
+
+
 def test_nothing_to_train_on_is_an_error(tmp_path: Path, llm: Path, reader: Reader) -> None:
     manifest = corpus(tmp_path / "c", 0, validation=2)
     with pytest.raises(InputError, match="no report to train on"):
@@ -435,8 +450,8 @@ def test_the_prompt_is_that_of_generation(tmp_path: Path, llm: Path, reader: Rea
     from bioreport.pipeline import merge_parts, prompt_for
 
     entries, bundle = read_manifest(corpus(tmp_path / "c", 1)), small_bundle(llm)
-    encode_manifest(entries, bundle, tmp_path / "tokens")
-    sample = read_samples(entries, TokenStore(tmp_path / "tokens"), bundle)[0]
+    filled = encode_manifest(entries, bundle, tmp_path / "tokens")
+    sample = read_samples(entries, TokenStore(tmp_path / "tokens"), filled.keys, bundle)[0]
     parts = merge_parts([reader(entries[0].recordings[0], bundle)])
     assert sample.prompts[0] == prompt_for(parts, list(SECTIONS), "Spells.", "tokens", bundle)
     assert sample.prompts[1] == prompt_for(parts, list(SECTIONS), None, "tokens", bundle)

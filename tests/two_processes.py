@@ -44,7 +44,7 @@ def prepare(folder: Path) -> None:
         return Evidence(path.name, 30.0, ("O1", "O2"), tokens, [], MEASUREMENTS, "", [])
 
     paths = [entry.recordings[0] for entry in entries]
-    assert not fill_store(TokenStore(folder / "tokens"), paths, bundle.encoding_key(), read)
+    assert not fill_store(TokenStore(folder / "tokens"), paths, bundle.encoding_key(), read).errors
     (folder / "ecg").mkdir()
     entries = []
     for i in range(9):

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -22,7 +23,7 @@ from bioreport.meit.model import Meit
 from bioreport.meit.records import RECORD_KEY, record_evidence
 from bioreport.meit.text import PROMPTS, report_text
 from bioreport.recipes import RECIPES
-from bioreport.tokens import TokenStore, fill_store, recording_key
+from bioreport.tokens import TokenStore, fill_store
 from bioreport.training import VALIDATION, Result, TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -126,18 +127,19 @@ def train_meit(
         meit.checkpoint_activations()
     if shard:
         sharding.shard(meit.language_model)
-    errors: list[InputError] = []
     single = [entry for entry in entries if len(entry.recordings) == 1 and entry.sections]
-    if processes.first():
-        paths = [entry.recordings[0] for entry in single]
-        store = TokenStore(work / "records")
-        errors = _several(entries) + fill_store(store, paths, RECORD_KEY, record_evidence, progress=progress)
-    processes.wait()
+    paths = [entry.recordings[0] for entry in single]
+    filled = processes.from_first(
+        lambda: fill_store(
+            TokenStore(work / "records"), paths, RECORD_KEY, record_evidence, progress=progress
+        )
+    )
+    errors = _several(entries) + filled.errors
     store = TokenStore(work / "records")
-    for error in errors:
+    for error in errors if processes.first() else ():
         logger.warning("%s", error)
-    training = read_samples([e for e in single if e.split in ("train", None)], store)
-    validating = read_samples([e for e in single if e.split in VALIDATION], store)
+    training = read_samples([e for e in single if e.split in ("train", None)], filled.keys)
+    validating = read_samples([e for e in single if e.split in VALIDATION], filled.keys)
     if not training:
         raise InputError(
             manifest,
@@ -199,18 +201,13 @@ def _check_room(meit: Meit) -> None:
         )
 
 
-def read_samples(entries: Sequence[Entry], store: TokenStore) -> list[EcgSample]:
-    """Entries with a report whose ECGs are in the store."""
-    samples = []
-    for entry in entries:
-        try:
-            key = recording_key(entry.recordings[0], RECORD_KEY)
-        except InputError:
-            # listed by fill_store already
-            continue
-        if key in store:
-            samples.append(EcgSample(str(entry.recordings[0]), key, report_text(entry.sections)))
-    return samples
+def read_samples(entries: Sequence[Entry], keys_of: Mapping[Path, str]) -> list[EcgSample]:
+    """Entries with a report whose ECGs are in the store, under these keys."""
+    return [
+        EcgSample(str(path), keys_of[path], report_text(entry.sections))
+        for entry in entries
+        if (path := entry.recordings[0]) in keys_of
+    ]
 
 
 def _length(meit: Meit, sample: EcgSample) -> int:

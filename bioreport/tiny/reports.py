@@ -16,7 +16,7 @@ from bioreport.ecg.facts import report_facts
 from bioreport.ecg.simulation.wording import write_sections as write_ecg_sections
 from bioreport.evidence import Evidence
 from bioreport.manifest import read_manifest, write_manifest
-from bioreport.tokens import TokenStore, encode_manifest, recording_key
+from bioreport.tokens import TokenStore, encode_manifest
 from bioreport.wording import write_sections
 
 log = logging.getLogger(__name__)
@@ -39,16 +39,17 @@ def agreeing_manifest(manifest: Path, bundle: Bundle, tokens: Path, out: Path, s
         Of the wording.
     """
     entries = read_manifest(manifest)
-    for error in encode_manifest(entries, bundle, tokens):
+    filled = encode_manifest(entries, bundle, tokens)
+    for error in filled.errors:
         log.warning("left out: %s", error)
-    store, key = TokenStore(tokens), bundle.encoding_key()
+    store = TokenStore(tokens)
     rng = np.random.default_rng(seed)
     agreeing = []
     for entry in entries:
-        name = recording_key(entry.recordings[0], key)
-        if name not in store:
+        key = filled.keys.get(entry.recordings[0])
+        if key is None:
             continue
-        evidence = store.get(name)
+        evidence = store.get(key)
         agreeing.append(replace(entry, sections=sections_from(evidence, rng)))
     return write_manifest(out, agreeing)
 
