@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -58,16 +59,18 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
                 yield device
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = _held_temporary(path)
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                # while it is held: closed first, it could be taken for a leftover
+                os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            # missing where Ctrl-C came after it had taken its place
+            Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
         raise write_error(path, error) from error
@@ -149,15 +152,46 @@ def folder_written_atomically(directory: str | os.PathLike[str]) -> Iterator[Pat
             shutil.rmtree(temporary)
 
 
+def _held_temporary(path: Path) -> tuple[int, str]:
+    """A file beside `path`, locked until it is closed, so that no other run takes it for a leftover."""
+    while True:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            # a file system without locks, on which nobody can tell leftovers and they stay
+            return handle, temporary
+        # else another run came between the two steps and removed it
+        if os.fstat(handle).st_nlink:
+            return handle, temporary
+        os.close(handle)
+
+
 def remove_leftovers(paths: Iterable[Path]) -> None:
-    """Remove what writers of these files left behind that were killed while they wrote."""
+    """Remove what writers of these files left behind that were killed while they wrote.
+
+    What a writer that lives is writing stays.
+    """
     names: dict[Path, set[str]] = {}
     for path in paths:
         names.setdefault(path.parent, set()).add(path.name)
     for folder, known in names.items():
         for file in folder.glob(".*.????????"):
             if file.name[1:-9] in known:
-                file.unlink(missing_ok=True)
+                _remove_leftover(file)
+
+
+def _remove_leftover(file: Path) -> None:
+    try:
+        handle = open(file, "r+b")  # noqa: SIM115
+    except (FileNotFoundError, PermissionError):
+        return  # its writer is done, or is somebody else
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return  # its writer lives, or the file system has no locks
+        file.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -1,12 +1,20 @@
 """Files appear whole or not at all."""
 
+import fcntl
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from bioreport.errors import InputError
-from bioreport.files import check_replaceable, folder_written_atomically, write_atomically
+from bioreport.files import (
+    check_replaceable,
+    folder_written_atomically,
+    remove_leftovers,
+    write_atomically,
+    written_atomically,
+)
 
 
 def test_write_replaces_the_whole_file(tmp_path: Path) -> None:
@@ -37,6 +45,66 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         write_atomically(target, "new")
     assert target.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_only_leftovers_of_the_files_named_are_removed(tmp_path: Path) -> None:
+    for name in (".a.md.abcd1234", ".b.md.abcd1234", ".a.md.old", "a.md", ".hidden"):
+        (tmp_path / name).touch()
+    remove_leftovers([tmp_path / "a.md", tmp_path / "none" / "c.md"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.md.old", ".b.md.abcd1234", ".hidden", "a.md"]
+
+
+def test_what_another_run_writes_now_is_no_leftover(tmp_path: Path) -> None:
+    target = tmp_path / "a.md"
+    (tmp_path / ".a.md.abcd1234").touch()
+    with written_atomically(target) as file:
+        file.write(b"whole")
+        remove_leftovers([target])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.md"] and target.read_bytes() == b"whole"
+
+
+def test_a_file_that_another_run_removed_before_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = tempfile.mkstemp, []
+
+    def removed_at_once(**where: object) -> tuple[int, str]:
+        made.append(make(**where))  # type: ignore[call-overload]
+        if len(made) == 1:
+            remove_leftovers([tmp_path / "a.md"])
+        return made[-1]  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(tempfile, "mkstemp", removed_at_once)
+    write_atomically(tmp_path / "a.md", "whole")
+    assert len(made) == 2 and (tmp_path / "a.md").read_text() == "whole"
+
+
+def test_where_files_cannot_be_locked_they_are_written_and_leftovers_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*arguments: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    (tmp_path / ".a.md.abcd1234").touch()
+    remove_leftovers([tmp_path / "a.md"])
+    write_atomically(tmp_path / "a.md", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.md.abcd1234", "a.md"]
+
+
+def test_an_interrupt_just_after_the_file_took_its_place_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def interrupted(*arguments: str) -> None:
+        replace(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a.md", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.md"]
 
 
 def test_folder_takes_its_place_only_when_complete(tmp_path: Path) -> None:

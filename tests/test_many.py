@@ -251,11 +251,32 @@ def reports_of(out: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted(out.glob("r*.md"))}
 
 
-def test_only_leftovers_of_the_files_named_are_removed(tmp_path: Path) -> None:
-    for name in (".a.md.abcd1234", ".b.md.abcd1234", ".a.md.old", "a.md", ".hidden"):
-        (tmp_path / name).touch()
-    remove_leftovers([tmp_path / "a.md", tmp_path / "none" / "c.md"])
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.md.old", ".b.md.abcd1234", ".hidden", "a.md"]
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_two_runs_write_into_one_folder_beside_each_other(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    for seed in range(4):
+        eeg(source / f"r{seed}.edf", seed)
+    always = ["--sections", "SLEEP", "--batch-size", "1", "-q", "--device", "cpu", "--overwrite"]
+    assert run("generate", source, "-o", tmp_path / "whole", *always) == 0
+    context = multiprocessing.get_context("fork")
+    runs = [
+        context.Process(
+            target=_generate_in_a_fork, args=(["generate", str(source), "-o", str(out), *always],)
+        )
+        for _ in range(2)
+    ]
+    for process in runs:
+        process.start()
+    while any(process.is_alive() for process in runs):
+        # what a third run begins with, at every instant of the others
+        remove_leftovers(out / f"r{seed}.md" for seed in range(4))
+    for process in runs:
+        process.join()
+    assert [process.exitcode for process in runs] == [0, 0]
+    assert reports(out, "md") == reports(tmp_path / "whole", "md")
+    assert capfd.readouterr().err == ""
 
 
 # --- what is asked for
