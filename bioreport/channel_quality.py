@@ -39,33 +39,33 @@ class RawQuality:
         """Count one chunk, float64 [C, n] in µV with NaN where the file has no sample."""
         if chunk.shape[1] == 0:
             return
-        valid = np.isfinite(chunk)
         self.samples += chunk.shape[1]
-        self.missing += (~valid).sum(axis=1)
-        self._count_extremes(chunk, valid)
-        for first in range(0, chunk.shape[1] - self.second + 1, self.second):
-            piece = chunk[:, first : first + self.second]
-            whole = valid[:, first : first + self.second].all(axis=1)
-            if not whole.any():
-                continue
-            filled = np.where(whole[:, None], piece, 0.0)
-            still = np.ptp(filled, axis=1) < FLAT_UV
-            held = (np.diff(filled, axis=1) == 0).mean(axis=1) > HELD_SHARE
-            self.seconds += whole
-            self.flat_seconds += whole & (still | held)
+        # one infinite or missing sample makes the sum so, too
+        valid = None if np.isfinite(chunk.sum()) else np.isfinite(chunk)
+        high = low = chunk
+        if valid is not None:
+            self.missing += (~valid).sum(axis=1)
+            high, low = np.where(valid, chunk, -np.inf), np.where(valid, chunk, np.inf)
+        self._count_extremes(high, self.highest, self.at_highest, np.maximum)
+        self._count_extremes(low, self.lowest, self.at_lowest, np.minimum)
+        count = chunk.shape[1] // self.second
+        length = count * self.second
+        shape = (len(chunk), count, self.second)
+        seconds = chunk[:, :length].reshape(shape)
+        whole = np.ones(shape[:2], bool) if valid is None else valid[:, :length].reshape(shape).all(axis=2)
+        if valid is not None:
+            seconds = np.where(whole[:, :, None], seconds, 0.0)
+        still = seconds.max(axis=2) - seconds.min(axis=2) < FLAT_UV
+        held = (seconds[:, :, 1:] == seconds[:, :, :-1]).mean(axis=2) > HELD_SHARE
+        self.seconds += whole.sum(axis=1)
+        self.flat_seconds += (whole & (still | held)).sum(axis=1)
 
-    def _count_extremes(self, chunk: np.ndarray, valid: np.ndarray) -> None:
-        high = np.where(valid, chunk, -np.inf)
-        low = np.where(valid, chunk, np.inf)
-        for values, extreme, count, beyond in (
-            (high, self.highest, self.at_highest, np.greater),
-            (low, self.lowest, self.at_lowest, np.less),
-        ):
-            reached = values.max(axis=1) if beyond is np.greater else values.min(axis=1)
-            new = beyond(reached, extreme)
-            extreme[new] = reached[new]
-            count[new] = 0
-            count += ((values == extreme[:, None]) & valid).sum(axis=1)
+    @staticmethod
+    def _count_extremes(values: np.ndarray, extreme: np.ndarray, count: np.ndarray, further: np.ufunc) -> None:
+        reached = further(extreme, further.reduce(values, axis=1))
+        count[reached != extreme] = 0
+        extreme[:] = reached
+        count += np.count_nonzero(values == extreme[:, None], axis=1) * np.isfinite(extreme)
 
     def flat(self) -> np.ndarray:
         """bool [C], True where most whole seconds are flat, held, or there is no valid sample."""

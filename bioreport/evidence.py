@@ -20,7 +20,6 @@ from bioreport.ecg.reading import EcgRecording
 from bioreport.errors import InputError
 from bioreport.findings import finding_facts
 from bioreport.grounding import usable_electrodes
-from bioreport.heads import pool_features
 from bioreport.measurements import Measurer, facts, measured_findings
 from bioreport.montage import FEW_ELECTRODES
 from bioreport.preprocess import EpochBatch, PreprocessSpec, detect_line_frequency, stream_epochs
@@ -84,11 +83,8 @@ def encode_epochs(bundle: Bundle, batch: EpochBatch) -> tuple[Tensor, Tensor]:
     x = x.view(epochs, channels, samples // 200, 200)
     channel_mask = torch.from_numpy(batch.channel_mask).to(bundle.device)
     patch_mask = torch.from_numpy(batch.patch_mask).to(bundle.device)
-    features = bundle.encoder(x, channel_mask, patch_mask)
-    mask = channel_mask[:, :, None] & patch_mask[:, None, :]
-    if bundle.compat == "celm":
-        mask = torch.ones_like(mask)
-    return pool_features(features, mask)
+    tokens, by_channel = bundle.encoder.pooled(x, channel_mask, patch_mask)
+    return tokens.float(), by_channel.float()
 
 
 def read_evidence(

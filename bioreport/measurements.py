@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from bioreport import channel_quality, rhythm
 from bioreport.montage import REGIONS
@@ -78,9 +79,10 @@ class Measurer:
         self.seen += len(data)
         if not wanted:
             return
-        spectra = rhythm.epoch_spectra(data[wanted], batch.patch_mask[wanted], self.sfreq)
-        averaged = rhythm.average_reference(data[wanted], usable[wanted], self.names)
-        averaged_spectra = rhythm.epoch_spectra(averaged, batch.patch_mask[wanted], self.sfreq)
+        reference = rhythm.average_reference(data[wanted], usable[wanted], self.names)
+        spectra, averaged_spectra = rhythm.epoch_spectra(
+            data[wanted], reference, batch.patch_mask[wanted], self.sfreq
+        )
         spread, correlation = _spread_and_correlation(data[wanted], round(LAG_SECONDS * self.sfreq))
         for i, epoch in enumerate(wanted):
             if (self.seen - len(data) + epoch) % self.stride == 0:
@@ -169,8 +171,9 @@ def _spread_and_correlation(data: np.ndarray, lag: int) -> tuple[np.ndarray, np.
     change = data[:, :, lag:] - data[:, :, :-lag]
     change -= change.mean(axis=2, keepdims=True)
     spread = change.std(axis=2)
-    unit = change / np.maximum(spread, 1e-6)[:, :, None]
-    matrix = np.abs(unit @ unit.transpose(0, 2, 1)) / change.shape[2]
+    unit = torch.from_numpy(change / np.maximum(spread, 1e-6)[:, :, None])
+    # not NumPy's product: the threads of its BLAS go on spinning where the encoder's want to run
+    matrix = torch.bmm(unit, unit.transpose(1, 2)).abs().numpy() / change.shape[2]
     matrix[:, np.arange(data.shape[1]), np.arange(data.shape[1])] = 0
     return spread, matrix.max(axis=2)
 

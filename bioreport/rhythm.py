@@ -36,13 +36,17 @@ def frequencies(sfreq: float) -> np.ndarray:
     return bins[(bins >= LOWEST) & (bins <= HIGHEST)]
 
 
-def epoch_spectra(data: np.ndarray, patch_mask: np.ndarray, sfreq: float) -> np.ndarray:
-    """Power spectra of epochs by Welch's method (Hann, 4 s, half overlap).
+def epoch_spectra(
+    data: np.ndarray, reference: np.ndarray, patch_mask: np.ndarray, sfreq: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Power spectra of epochs, by Welch's method (Hann, 4 s, half overlap): as they are, and referenced.
 
     Parameters
     ----------
     data : float32 [E, C, T]
         Epochs in µV.
+    reference : float32 [E, T]
+        See `average_reference`.
     patch_mask : bool [E, P]
         One-second patches that hold signal; a window with any other patch is left out.
     sfreq : float
@@ -50,13 +54,13 @@ def epoch_spectra(data: np.ndarray, patch_mask: np.ndarray, sfreq: float) -> np.
 
     Returns
     -------
-    float32 [E, C, F] in µV²/Hz at `frequencies(sfreq)`; zeros for an epoch without one whole window.
+    Two float32 [E, C, F] in µV²/Hz at `frequencies(sfreq)`; zeros for an epoch without one whole window.
     """
     width = int(WINDOW_SECONDS * sfreq)
     taper = np.hanning(width + 1)[:-1].astype(np.float32)
     bins = np.fft.rfftfreq(width, 1 / sfreq)
-    keep = (bins >= LOWEST) & (bins <= HIGHEST)
-    total = np.zeros((*data.shape[:2], int(keep.sum())), np.float32)
+    keep = slice(*np.searchsorted(bins, [LOWEST, np.nextafter(HIGHEST, np.inf)]))
+    total = np.zeros((2, *data.shape[:2], len(bins[keep])), np.float32)
     count = np.zeros(len(data), np.float32)
     seconds = int(WINDOW_SECONDS)
     for first in range(0, data.shape[2] - width + 1, width // 2):
@@ -64,16 +68,21 @@ def epoch_spectra(data: np.ndarray, patch_mask: np.ndarray, sfreq: float) -> np.
         whole = patch_mask[:, patch : patch + seconds].all(axis=1)
         if not whole.any():
             continue
-        piece = data[whole, :, first : first + width]
-        piece = (piece - piece.mean(axis=2, keepdims=True)) * taper
-        power = np.abs(np.fft.rfft(piece, axis=2)[:, :, keep]) ** 2
-        total[whole] += (2 / (sfreq * np.sum(taper**2)) * power).astype(np.float32)
+        time = slice(first, first + width)
+        piece = np.concatenate([data[whole, :, time], reference[whole, None, time]], axis=1)
+        piece -= piece.mean(axis=2, keepdims=True)
+        piece *= taper
+        transform = np.fft.rfft(piece, axis=2)[:, :, keep]
+        own = transform[:, :-1]
+        for row, z in enumerate((own, own - transform[:, -1:])):
+            total[row, whole] += z.real**2 + z.imag**2
         count[whole] += 1
-    return total / np.maximum(count, 1)[:, None, None]
+    total *= np.float32(2 / (sfreq * np.sum(taper**2))) / np.maximum(count, 1)[:, None, None]
+    return total[0], total[1]
 
 
 def average_reference(data: np.ndarray, usable: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Epochs against the median of their usable scalp channels.
+    """The median of each epoch's usable scalp channels.
 
     A rhythm of the vertex appears over the occiput where the vertex is the reference; against all electrodes
     it does not. The median keeps one bad electrode or one focus out of the reference.
@@ -89,13 +98,13 @@ def average_reference(data: np.ndarray, usable: np.ndarray, names: Sequence[str]
 
     Returns
     -------
-    float32 [E, C, T]; an epoch with fewer than eight usable scalp channels stays as it is.
+    float32 [E, T]; zeros for an epoch with fewer than eight usable scalp channels.
     """
     scalp = np.array([name not in ("A1", "A2") for name in names])
-    result = data.astype(np.float32, copy=True)
-    for epoch, good in zip(result, usable & scalp, strict=True):
+    result = np.zeros((len(data), data.shape[2]), np.float32)
+    for row, epoch, good in zip(result, data, usable & scalp, strict=True):
         if good.sum() >= 8:
-            epoch -= np.median(epoch[good], axis=0)
+            row[:] = np.median(epoch[good], axis=0)
     return result
 
 

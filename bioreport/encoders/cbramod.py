@@ -28,6 +28,8 @@ GROUPS = 5
 EPOCHS_AT_ONCE = 8
 # exp of it is 0 in every dtype, and it is finite in every dtype, so a wholly masked row does not become NaN.
 MASKED_SCORE = -30000.0
+# Scores, in powers of two, within which no sum of weights over- or underflows in any dtype.
+BOUNDED_BITS = 60.0
 # what oneDNN multiplies by the call that torch.compile makes of a linear layer on a CPU
 ONEDNN_DTYPES: tuple[torch.dtype, ...] = ()
 if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
@@ -97,23 +99,39 @@ class CrissCrossAttention(nn.Module):
     def forward(self, rows: Tensor, shape: torch.Size, bias: Tensor | None) -> Tensor:
         """Attend among rows [B * C * P, dim] of a batch of `shape` [B, C, P].
 
-        bias [B * (P or C) * heads, C or P, 1] is added to the scores of each key.
+        bias [B * (P or C) * heads, C or P, 1] is added to the scores of each key: 0, or `MASKED_SCORE`.
         """
         qkv = linear(rows, self.in_proj_weight, self.in_proj_bias).view(*shape, 3, self.heads, -1)
         # [3, B, rest, heads, length, dim / heads]
         order = (3, 0, 2, 4, 1, 5) if self.axis == 1 else (3, 0, 1, 4, 2, 5)
         q, k, v = qkv.permute(order).flatten(1, 3).unbind(0)
-        # Keys before queries: a softmax across rows is vectorised, one within rows of 10 or 22 is not.
-        scale = q.shape[2] ** -0.5
-        if bias is None:
-            scores = torch.bmm(k * scale, q.transpose(1, 2))
-        else:
-            scores = torch.baddbmm(bias.to(k.dtype), k, q.transpose(1, 2), alpha=scale)
-        weights = scores.softmax(1, dtype=accumulation_dtype(scores.dtype)).to(v.dtype)
-        out = torch.bmm(weights.transpose(1, 2), v)
-        out = out.view(shape[0], shape[3 - self.axis], self.heads, shape[self.axis], -1)
+        out = _attend(q, k, v, bias).view(shape[0], shape[3 - self.axis], self.heads, shape[self.axis], -1)
         out = out.permute((0, 3, 1, 2, 4) if self.axis == 1 else (0, 1, 3, 2, 4))
         return linear(out.reshape(len(rows), -1), self.out_proj.weight, self.out_proj.bias)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax attention of q, k, v [N, length, dim]; bias [N, length, 1] as in `CrissCrossAttention`."""
+    # Keys before queries: a softmax across rows is vectorised, one within rows of 10 or 22 is not.
+    scale = q.shape[2] ** -0.5
+    if q.device.type == "cpu" and q.numel() and not torch.is_grad_enabled():
+        # PyTorch's exp2 takes a quarter of the time of exp, and the largest score of each row, which softmax
+        # wants for its own safety, as long as all else of it.
+        bits = torch.bmm(k * (scale / math.log(2)), q.transpose(1, 2))
+        low, high = torch.aminmax(bits)
+        if bool((low >= -BOUNDED_BITS) & (high <= BOUNDED_BITS)):
+            weights = bits.exp2_()
+            if bias is not None:
+                weights.mul_(bias == 0)
+            # a wholly masked row gives zeros, not NaN; its result is not used
+            total = weights.sum(1, dtype=accumulation_dtype(q.dtype)).clamp_(min=2**-BOUNDED_BITS)
+            return torch.bmm(weights.transpose(1, 2), v).div_(total.unsqueeze(2))
+    if bias is None:
+        scores = torch.bmm(k * scale, q.transpose(1, 2))
+    else:
+        scores = torch.baddbmm(bias.to(k.dtype), k, q.transpose(1, 2), alpha=scale)
+    weights = scores.softmax(1, dtype=accumulation_dtype(scores.dtype)).to(v.dtype)
+    return torch.bmm(weights.transpose(1, 2), v)
 
 
 class CrissCrossLayer(nn.Module):
@@ -138,6 +156,13 @@ class CrissCrossLayer(nn.Module):
         self, rows: Tensor, shape: torch.Size, channel_bias: Tensor | None, patch_bias: Tensor | None
     ) -> Tensor:
         """rows [B * C * P, d_model]; the biases are what `CrissCrossAttention` takes along each axis."""
+        rows, hidden = self.expand(rows, shape, channel_bias, patch_bias)
+        return rows + linear(hidden, self.linear2.weight, self.linear2.bias).to(rows.dtype)
+
+    def expand(
+        self, rows: Tensor, shape: torch.Size, channel_bias: Tensor | None, patch_bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What the second linear map of the feed-forward adds to, and what it maps."""
         dtype = self.products or rows.dtype
         over_channels, over_patches = self.norm1(rows).to(dtype).chunk(2, 1)
         attended = torch.cat(
@@ -149,7 +174,7 @@ class CrissCrossLayer(nn.Module):
         )
         rows = rows + attended.to(rows.dtype)
         hidden = linear(self.norm2(rows).to(dtype), self.linear1.weight, self.linear1.bias, gelu=True)
-        return rows + linear(hidden, self.linear2.weight, self.linear2.bias).to(rows.dtype)
+        return rows, hidden
 
 
 class PatchEmbedding(nn.Module):
@@ -282,31 +307,37 @@ class CBraMod(nn.Module):
         Tensor, shape (B, C, P, out_dim)
             Zeros where masked.
         """
+        return self._features(x, self._mask(x, channel_mask, patch_mask), pooled=False)
+
+    def pooled(
+        self, x: Tensor, channel_mask: Tensor | None = None, patch_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Means of what `forward` gives for the same arguments: of each epoch, and of each of its channels.
+
+        The mean of a linear map is the map of the mean, so that what follows the last GELU is computed of
+        the means alone: 4 % of the encoder's operations less.
+
+        Returns
+        -------
+        tuple of Tensor, shapes (B, out_dim) and (B, C, out_dim)
+            Over what is not masked; zeros where nothing is left.
+        """
         mask = self._mask(x, channel_mask, patch_mask)
-        if mask is None or bool(mask.all()):
-            return self._encode(x, None, None)
-        present = mask.any(2).any(0)
-        if bool(present.all()):
-            return self._encode(x.masked_fill(~mask.unsqueeze(-1), 0), mask, None)
-        # channels that the whole batch lacks cost nothing
-        rows = present.nonzero().squeeze(1)
-        out = x.new_zeros(*x.shape[:3], self.out_dim)
-        if not len(rows):
-            return out
-        x, mask = x[:, rows], mask[:, rows]
-        there = None if bool(mask.all()) else mask
-        if there is not None:
-            x = x.masked_fill(~there.unsqueeze(-1), 0)
-        features = self._encode(x, there, (rows, len(present)))
-        return out.to(features.dtype).index_copy(1, rows, features)
+        by_channel = self._features(x, mask, pooled=True)
+        if mask is None:
+            return by_channel.mean(1), by_channel
+        share = mask.sum(2, dtype=by_channel.dtype)
+        share = share / share.sum(1, keepdim=True).clamp(min=1)
+        return (share.unsqueeze(1) @ by_channel).squeeze(1), by_channel
 
     def tokens(
         self, x: Tensor, channel_mask: Tensor | None = None, patch_mask: Tensor | None = None
     ) -> Tensor:
         """One token an epoch, [B, out_dim]: the mean of what `forward` gives where nothing is masked."""
-        return aggregate_epochs(self(x, channel_mask, patch_mask), self._mask(x, channel_mask, patch_mask))
+        return self.pooled(x, channel_mask, patch_mask)[0]
 
     def _mask(self, x: Tensor, channel_mask: Tensor | None, patch_mask: Tensor | None) -> Tensor | None:
+        """What counts, bool [B, C, P]; None where all does."""
         if x.ndim != 4 or x.shape[3] != PATCH_SAMPLES:
             raise ValueError(f"x must be [B, C, P, {PATCH_SAMPLES}], got {list(x.shape)}")
         for name, given, shape in (
@@ -320,18 +351,46 @@ class CBraMod(nn.Module):
         mask = x.new_ones(x.shape[:3], dtype=torch.bool)
         if channel_mask is not None:
             mask = mask & channel_mask[:, :, None]
-        return mask if patch_mask is None else mask & patch_mask[:, None, :]
+        if patch_mask is not None:
+            mask = mask & patch_mask[:, None, :]
+        return None if bool(mask.all()) else mask
 
-    def _encode(self, x: Tensor, mask: Tensor | None, places: tuple[Tensor, int] | None) -> Tensor:
+    def _features(self, x: Tensor, mask: Tensor | None, pooled: bool) -> Tensor:
+        """Features [B, C, P, out_dim], or their means [B, C, out_dim] over patches."""
+        if mask is None:
+            return self._encode(x, None, None, pooled)
+        present = mask.any(2).any(0)
+        if bool(present.all()):
+            return self._encode(x.masked_fill(~mask.unsqueeze(-1), 0), mask, None, pooled)
+        # channels that the whole batch lacks cost nothing
+        rows = present.nonzero().squeeze(1)
+        out = x.new_zeros(*x.shape[: 2 if pooled else 3], self.out_dim)
+        if not len(rows):
+            return out
+        x, mask = x[:, rows], mask[:, rows]
+        there = None if bool(mask.all()) else mask
+        if there is not None:
+            x = x.masked_fill(~there.unsqueeze(-1), 0)
+        features = self._encode(x, there, (rows, len(present)), pooled)
+        return out.to(features.dtype).index_copy(1, rows, features)
+
+    def _encode(
+        self, x: Tensor, mask: Tensor | None, places: tuple[Tensor, int] | None, pooled: bool
+    ) -> Tensor:
         """Encode x, zeros where masked; `places` are its rows among all channels, where some are left out."""
         if torch.is_grad_enabled() or x.device.type != "cpu" or len(x) <= EPOCHS_AT_ONCE:
-            return self._encode_together(x, mask, places)
+            return self._encode_together(x, mask, places, pooled)
         parts = [slice(start, start + EPOCHS_AT_ONCE) for start in range(0, len(x), EPOCHS_AT_ONCE)]
         return torch.cat(
-            [self._encode_together(x[part], None if mask is None else mask[part], places) for part in parts]
+            [
+                self._encode_together(x[part], None if mask is None else mask[part], places, pooled)
+                for part in parts
+            ]
         )
 
-    def _encode_together(self, x: Tensor, mask: Tensor | None, places: tuple[Tensor, int] | None) -> Tensor:
+    def _encode_together(
+        self, x: Tensor, mask: Tensor | None, places: tuple[Tensor, int] | None, pooled: bool
+    ) -> Tensor:
         x = self.patch_embedding(x, mask)
         if mask is not None:
             x = x.masked_fill(~mask.unsqueeze(-1), 0)
@@ -348,10 +407,17 @@ class CBraMod(nn.Module):
         layers = self.encoder["layers"]
         assert isinstance(layers, nn.ModuleList)
         shape, rows = x.shape[:3], x.reshape(-1, x.shape[3])
+        *first, last = layers
+        for layer in first:
+            rows = layer(rows, shape, channel_bias, patch_bias)
+        rows, hidden = last.expand(rows, shape, channel_bias, patch_bias)
+        if pooled:
+            rows, hidden = (_means(part, shape, mask) for part in (rows, hidden.to(rows.dtype)))
+            shape = shape[:2]
+            mask = None if mask is None else mask.any(2)
         head = self.proj_out[0]
         assert isinstance(head, nn.Linear)
-        for layer in layers:
-            rows = layer(rows, shape, channel_bias, patch_bias)
+        rows = rows + linear(hidden, last.linear2.weight, last.linear2.bias).to(rows.dtype)
         x = linear(rows, head.weight, head.bias).view(*shape, -1)
         return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
 
@@ -363,6 +429,13 @@ def _score_bias(mask: Tensor, heads: int) -> Tensor:
     """
     bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, MASKED_SCORE)
     return bias.flatten(0, 1).repeat_interleave(heads, 0).unsqueeze(2)
+
+
+def _means(rows: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
+    """Means [B * C, D] over the unmasked patches of rows [B * C * P, D]."""
+    # to the operator every channel is an epoch of one channel
+    shown = None if mask is None else mask.flatten(0, 1).unsqueeze(1)
+    return aggregate_epochs(rows.view(shape[0] * shape[1], 1, shape[2], -1), shown)
 
 
 def _banded(conv: nn.Conv2d, length: int, stride: int) -> tuple[Tensor, Tensor]:
