@@ -135,7 +135,13 @@ def build_parser() -> argparse.ArgumentParser:
     _verbosity(encode)
 
     tokenize = commands.add_parser("tokenize", help="turn ECGs into discrete codes and their vectors")
-    tokenize.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    tokenize.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="as of `generate`; of many in one folder or manifest the codes lie as they do",
+    )
     tokenize.add_argument(
         "--tokenizer", type=Path, required=True, metavar="DIR", help="what `train tokenizer` wrote"
     )

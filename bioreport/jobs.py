@@ -1,4 +1,4 @@
-"""Which reports are to be written, of which recordings, and under which names.
+"""What is to be written, reports or codes, of which recordings, and under which names.
 
 A FILE is a recording, a folder (every recording below it), a manifest (``.jsonl``), or ``@LIST``: a text file
 with one of these a line, ``@-`` from standard input.
@@ -14,14 +14,14 @@ from pathlib import Path
 
 from bioreport.errors import InputError
 from bioreport.manifest import Entry, read_manifest
-from bioreport.remote import url_of
+from bioreport.remote import shown, url_of
 
 MANIFEST = ".jsonl"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One report.
+    """One report, or one recording's codes.
 
     Attributes
     ----------
@@ -44,7 +44,9 @@ class Job:
     keep: bool = False
 
 
-def gather(files: Sequence[Path], history: str | None = None) -> tuple[list[Job], bool]:
+def gather(
+    files: Sequence[Path], history: str | None = None, *, apart: bool = False
+) -> tuple[list[Job], bool]:
     """The reports that are asked for, and whether a folder, list or manifest asks for any of them.
 
     A recording named by itself gives a report of its stem; one out of a folder, list or manifest a report
@@ -55,6 +57,8 @@ def gather(files: Sequence[Path], history: str | None = None) -> tuple[list[Job]
     files : sequence of Path
     history : str, optional
         Of every report whose manifest has none.
+    apart : bool
+        A job for each recording, once, also where a manifest has several recordings or reports of one.
 
     Raises
     ------
@@ -68,18 +72,52 @@ def gather(files: Sequence[Path], history: str | None = None) -> tuple[list[Job]
             listed = _lines(file)
             single = [one for one in listed if not _is_collection(one)]
             jobs += _mirrored([(one,) for one in single], _common(single)) if single else []
-            jobs += [job for one in listed if _is_collection(one) for job in _collection(one)]
+            jobs += [job for one in listed if _is_collection(one) for job in _collection(one, apart)]
             collected = True
         elif _is_collection(file):
-            jobs += _collection(file)
+            jobs += _collection(file, apart)
             collected = True
         else:
             jobs.append(Job((file,), file.stem))
     return [replace(job, history=job.history or history) for job in jobs], collected
 
 
+def in_folder(jobs: Sequence[Job], folder: Path, ending: str, *, keep: bool = False) -> list[Job]:
+    """The jobs with where each is written in a folder, before anything is.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    folder : Path
+    ending : str
+        Of every file, without a point.
+    keep : bool
+        See `Job`.
+
+    Raises
+    ------
+    InputError
+        Where two would be written to one file.
+    """
+    first: dict[str, Job] = {}
+    for job in jobs:
+        other = first.setdefault(job.name, job)
+        if other is job:
+            continue
+        one, two = shown(other.recordings[0]), shown(job.recordings[0])
+        if one == two:
+            raise InputError(one, "is given twice", "give it once")
+        raise InputError(
+            one,
+            f"and {two} would both be written to {folder / job.name}.{ending}",
+            "give their common folder or a manifest, whose outputs lie in subfolders, or give them in two "
+            "calls with different -o",
+        )
+    return [replace(job, target=folder / f"{job.name}.{ending}", keep=keep) for job in jobs]
+
+
 def check_targets(jobs: Sequence[Job], also: Sequence[Path] = ()) -> None:
-    """See before anything is read that no report would take the place of what is read.
+    """See before anything is read that nothing written would take the place of what is read.
 
     Parameters
     ----------
@@ -90,7 +128,7 @@ def check_targets(jobs: Sequence[Job], also: Sequence[Path] = ()) -> None:
     Raises
     ------
     InputError
-        For the first report that would.
+        For the first that would.
     """
     targets = {_resolved(job.target): job.target for job in jobs if job.target is not None}
     # what is part of a recording lies beside it; whoever writes elsewhere need not look at every recording
@@ -104,7 +142,7 @@ def check_targets(jobs: Sequence[Job], also: Sequence[Path] = ()) -> None:
         if not _is_report(place):
             raise InputError(
                 targets[place],
-                "is read, and the report would take its place",
+                "is read, and would be overwritten",
                 "choose another file or folder with -o",
             )
 
@@ -141,12 +179,16 @@ def _is_collection(file: Path) -> bool:
     return file.is_dir() or file.suffix.lower() == MANIFEST
 
 
-def _collection(file: Path) -> list[Job]:
+def _collection(file: Path, apart: bool) -> list[Job]:
     if file.is_dir():
         from bioreport.corpora.folder import recordings
 
         return _mirrored([(one,) for one in recordings(file)], _absolute(file))
-    return _of_entries(read_manifest(file), file)
+    entries = read_manifest(file)
+    if apart:
+        recordings_once = dict.fromkeys(path for entry in entries for path in entry.recordings)
+        entries = [Entry((path,)) for path in recordings_once]
+    return _of_entries(entries, file)
 
 
 def _of_entries(entries: Sequence[Entry], manifest: Path) -> list[Job]:

@@ -1,6 +1,7 @@
 """Training an ECG tokenizer, keeping it, and tokenizing recordings on the command line."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 import wfdb
 from safetensors.torch import load_file
+from wfdb_files import write_record
 
 from bioreport.cli import main
+from bioreport.ecg import reading
 from bioreport.ecg.leads import LEADS
 from bioreport.ecg.reading import EcgRecording
 from bioreport.ecg.tokenizer import (
@@ -125,6 +128,111 @@ def test_command_line_trains_and_tokenizes(tmp_path: Path, capsys: pytest.Captur
     tensors = load_file(tmp_path / "codes" / "r0.safetensors")
     assert tensors["codes"].shape == (1, 79, 4) and tensors["codes"].dtype == torch.int16
     assert "missing.hea" in capsys.readouterr().err
+
+
+@pytest.fixture
+def ecgs(tmp_path: Path) -> Path:
+    """Two records of one name in two folders, a third beside the first, and a tokenizer."""
+    for i, place in enumerate(("a/x", "b/x", "a/y")):
+        folder = tmp_path / "ecgs" / place[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_record(folder, place[2], beats(10, rate=60 + 10 * i), LEADS, sfreq=500.0)
+    torch.manual_seed(0)
+    save_tokenizer(EcgTokenizer(SMALL), tmp_path / "tokenizer")
+    return tmp_path / "ecgs"
+
+
+def run(folder: Path, *files: Path | str, output: Path | None = None) -> int:
+    model, output = folder.parent / "tokenizer", output or folder.parent / "codes"
+    return main(["tokenize", *map(str, files), "--tokenizer", str(model), "-o", str(output), "-q"])
+
+
+def below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_two_ecgs_of_one_name_are_never_one_file(ecgs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codes = ecgs.parent / "codes"
+    one, two = ecgs / "a" / "x.hea", ecgs / "b" / "x.hea"
+    assert run(ecgs, one, two) == 1
+    assert capsys.readouterr().err == (
+        f"bioreport: {one}: and {two} would both be written to {codes}/x.safetensors; give their common "
+        "folder or a manifest, whose outputs lie in subfolders, or give them in two calls with different -o.\n"
+    )
+    assert not codes.exists()
+    # what the sentence says, done
+    expected = ["a/x.safetensors", "a/y.safetensors", "b/x.safetensors"]
+    assert run(ecgs, ecgs) == 0 and below(codes) == expected
+    held = [load_file(codes / name)["vectors"] for name in expected]
+    assert not torch.equal(held[0], held[2])
+    manifest = ecgs / "manifest.jsonl"
+    lines = [{"recording": ["a/x.hea", "a/y.hea"]}, {"recording": "b/x.hea"}, {"recording": "a/y.hea"}]
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(ecgs, manifest, output=ecgs.parent / "listed") == 0
+    assert below(ecgs.parent / "listed") == expected
+    for name, vectors in zip(expected, held, strict=True):
+        assert torch.equal(load_file(ecgs.parent / "listed" / name)["vectors"], vectors)
+    assert capsys.readouterr().err == ""
+
+
+def test_codes_overwrite_nothing_that_is_read(ecgs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = (ecgs / "a" / "x.hea").rename(ecgs / "a" / "model.hea")
+    tokenizer = ecgs.parent / "tokenizer"
+    before = (tokenizer / "model.safetensors").read_bytes()
+    assert run(ecgs, header, output=tokenizer) == 1
+    assert f"{tokenizer}/model.safetensors: is read, and would be overwritten" in capsys.readouterr().err
+    # a link from the place of the codes to a signal file
+    codes = ecgs.parent / "codes"
+    codes.mkdir()
+    (codes / "y.safetensors").symlink_to(ecgs / "a" / "y.dat")
+    assert run(ecgs, ecgs / "a" / "y.hea") == 1
+    assert "y.safetensors: is read, and would be overwritten" in capsys.readouterr().err
+    assert (tokenizer / "model.safetensors").read_bytes() == before and below(tokenizer) == [
+        "config.json",
+        "model.safetensors",
+    ]
+    with pytest.raises(SystemExit, match="2"):
+        run(ecgs, header, output=header)
+    assert "is a file; codes need a folder" in capsys.readouterr().err
+
+
+def test_an_interrupt_leaves_whole_files_only(
+    ecgs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes, flush, flushed = ecgs.parent / "codes", os.fsync, []
+
+    def interrupted(handle: int) -> None:
+        flushed.append(handle)
+        if len(flushed) == 2:
+            raise KeyboardInterrupt
+        flush(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        assert run(ecgs, ecgs) == 130
+    assert "everything already written is whole" in capsys.readouterr().err
+    assert below(codes) == ["a/x.safetensors"] and load_file(codes / "a" / "x.safetensors")
+    # what a kill has left goes with the next run
+    (codes / "a" / ".y.safetensors.abcd1234").write_bytes(b"half")
+    assert run(ecgs, ecgs) == 0
+    assert below(codes) == ["a/x.safetensors", "a/y.safetensors", "b/x.safetensors"]
+
+
+def test_an_ecg_on_which_a_library_fails_stops_no_other(
+    ecgs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = reading.open_ecg
+
+    def failing(path: Path) -> EcgRecording:
+        if path.parent.name == "a":
+            raise IndexError("of a header")
+        return read(path)
+
+    monkeypatch.setattr(reading, "open_ecg", failing)
+    assert run(ecgs, ecgs) == 1
+    told = capsys.readouterr().err
+    assert told.count("cannot be tokenized (IndexError)") == 2 and "of a header" not in told
+    assert below(ecgs.parent / "codes") == ["b/x.safetensors"]
 
 
 def test_training_does_not_replace_a_foreign_folder(

@@ -188,7 +188,7 @@ def test_what_is_read_is_not_overwritten(
     if source in ("@list.md", "manifest.jsonl"):
         assert code == 2 and "is a file; several reports need a folder" in told
     else:
-        assert code == 1 and "is read, and the report would take its place; choose another file" in told
+        assert code == 1 and "is read, and would be overwritten; choose another file" in told
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -199,7 +199,7 @@ def test_a_sidecar_beside_recordings_is_not_overwritten_by_reports_of_many(
         (tmp_path / name).write_bytes(b"0")
     (tmp_path / "sub-1_eeg.json").write_text('{"PowerLineFrequency": 60}')
     assert run("generate", tmp_path, "-o", tmp_path, "--format", "json") == 1
-    assert "sub-1_eeg.json: is read, and the report" in capsys.readouterr().err
+    assert "sub-1_eeg.json: is read, and would be overwritten" in capsys.readouterr().err
     assert (tmp_path / "sub-1_eeg.json").read_text() == '{"PowerLineFrequency": 60}'
 
 
@@ -330,6 +330,11 @@ def test_a_manifest_brings_histories_and_recordings_that_share_a_report(tmp_path
     assert [len(job.recordings) for job in jobs] == [2, 1]
     other = write_manifest(elsewhere / "manifest.jsonl", entries)
     assert report_names(read_manifest(other), other) == ["a", "p1/c"]
+    # codes are of one recording each, whatever reports it is part of
+    write_manifest(other, [*entries, Entry((folder / "b.edf",))])
+    apart, _ = gather([other], apart=True)
+    assert [job.name for job in apart] == ["a", "b", "p1/c"]
+    assert [len(job.recordings) for job in apart] == [1, 1, 1]
 
 
 def test_recordings_may_lie_in_an_object_store(tmp_path: Path) -> None:
@@ -347,7 +352,6 @@ def test_recordings_may_lie_in_an_object_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("x/a.edf", "y/a.edf", "-o", "out"), "give their common folder or a manifest"),
         (("{manifest}", "--together", "-o", "out.md"), "a manifest says itself which share a report"),
         (("{manifest}",), "several reports need -o DIR"),
         (("a.edf", "--workers", "0"), "must be at least 1"),
@@ -359,6 +363,24 @@ def test_wrong_usage(
     manifest = write_manifest(tmp_path / "manifest.jsonl", [Entry((tmp_path / "a.edf", tmp_path / "b.edf"))])
     assert run("generate", *(a.format(manifest=manifest) for a in arguments)) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (
+            ("x/a.edf", "y/a.set"),
+            "x/a.edf: and y/a.set would both be written to {out}/a.md; give their common",
+        ),
+        (("a.edf", "b.edf", "a.edf"), "a.edf: is given twice; give it once."),
+    ],
+)
+def test_two_of_one_name_are_refused_before_anything_is_read(
+    files: tuple[str, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run("generate", *files, "-o", out) == 1
+    assert capsys.readouterr().err.startswith(f"bioreport: {words.format(out=out)}") and not out.exists()
 
 
 def test_evaluate_finds_reports_where_generate_puts_them(

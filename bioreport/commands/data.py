@@ -4,7 +4,10 @@ import argparse
 import time
 
 from bioreport.commands.console import fail, quiet_libraries, say
-from bioreport.errors import InputError
+from bioreport.errors import InputError, unforeseen
+from bioreport.files import remove_leftovers
+from bioreport.jobs import check_targets, gather, in_folder
+from bioreport.remote import local_copy, shown
 
 
 def corpus(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -55,18 +58,30 @@ def encode(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 def tokenize(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Codes and vectors of each ECG, one safetensors file each; one that fails does not stop the others."""
+    if options.output.exists() and not options.output.is_dir():
+        parser.error(f"-o {options.output} is a file; codes need a folder")
+    jobs, _ = gather(options.files, apart=True)
+    jobs = in_folder(jobs, options.output, "safetensors")
+    targets = [job.target for job in jobs if job.target is not None]
+    check_targets(jobs, [options.tokenizer / "model.safetensors"])
     quiet_libraries(options)
     from bioreport.ecg.reading import open_ecg
     from bioreport.ecg.tokenizer import load_tokenizer, tokenize, write_tokens
 
     model, failed = load_tokenizer(options.tokenizer), 0
-    for file in options.files:
+    remove_leftovers(targets)
+    for job, target in zip(jobs, targets, strict=True):
+        (file,) = job.recordings
         try:
-            written = options.output / f"{file.stem}.safetensors"
-            write_tokens(written, tokenize(open_ecg(file), model))
-            say(options, f"{written}: written")
+            with local_copy(file) as here:
+                tokens = tokenize(open_ecg(here), model)
+            write_tokens(target, tokens)
+            say(options, f"{target}: written")
         except InputError as error:
             fail(error)
+            failed += 1
+        except Exception as error:
+            fail(unforeseen(shown(file), "tokenized", error))
             failed += 1
     return int(failed > 0)
 

@@ -6,7 +6,6 @@ import math
 import resource
 import sys
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from bioreport.commands.console import fail, quiet_libraries, say
 from bioreport.errors import InputError
 from bioreport.files import remove_leftovers, write_atomically
-from bioreport.jobs import Job, check_targets, gather
+from bioreport.jobs import Job, check_targets, gather, in_folder
 
 if TYPE_CHECKING:
     from bioreport.ahead import Models, Read
@@ -312,13 +311,6 @@ def _with_targets(
     if path.exists() and not path.is_dir():
         parser.error(f"-o {output} is a file; several reports need a folder")
     form = options.format or "md"
-    doubled = [name for name, count in Counter(job.name for job in jobs).items() if count > 1]
-    if doubled:
-        parser.error(
-            f"two inputs would both write {path / doubled[0]}.{form}; give their common folder or a "
-            "manifest, whose reports lie in subfolders, or give them in two calls with different -o"
-        )
-    keep = many and not options.overwrite
-    jobs = [replace(job, target=path / f"{job.name}.{form}", keep=keep) for job in jobs]
+    jobs = in_folder(jobs, path, form, keep=many and not options.overwrite)
     check_targets(jobs, read)
     return jobs, form
