@@ -156,8 +156,9 @@ def test_two_ecgs_of_one_name_are_never_one_file(ecgs: Path, capsys: pytest.Capt
     one, two = ecgs / "a" / "x.hea", ecgs / "b" / "x.hea"
     assert run(ecgs, one, two) == 1
     assert capsys.readouterr().err == (
-        f"bioreport: {one}: and {two} would both be written to {codes}/x.safetensors; give their common "
-        "folder or a manifest, whose outputs lie in subfolders, or give them in two calls with different -o.\n"
+        f"bioreport: {one}: and {two} would both be written to {codes}/x.safetensors; "
+        "give their common folder or a manifest, whose outputs lie in subfolders, "
+        "or give them in two calls with different -o.\n"
     )
     assert not codes.exists()
     # what the sentence says, done
