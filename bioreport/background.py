@@ -1,11 +1,14 @@
-"""Items made by a thread of their own, before they are asked for."""
+"""Items made by threads of their own, before they are asked for."""
 
 import threading
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, Full, Queue
 from typing import TypeVar, overload
 
 T = TypeVar("T")
+R = TypeVar("R")
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
@@ -78,3 +81,35 @@ def made_ahead(
     finally:
         closed.set()
         thread.join(timeout=leave_after)
+
+
+def done_side_by_side(
+    work: Callable[[T], R], items: Iterable[T], threads: int, setup: Callable[[], None] | None = None
+) -> Generator[R, None, None]:
+    """What `work` makes of each item, in the items' order; what it raises is raised here.
+
+    Parameters
+    ----------
+    work : callable
+        Called in any of the threads.
+    items : iterable
+        Asked for here, at most one more than there are threads before a result is given.
+    threads : int
+        0: all is done here, item by item.
+    setup : callable, optional
+        Called once in each thread.
+    """
+    if not threads:
+        yield from map(work, items)
+        return
+    pool = ThreadPoolExecutor(threads, initializer=setup or (lambda: None))
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            while waiting and (len(waiting) > threads or waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

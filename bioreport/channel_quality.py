@@ -61,7 +61,9 @@ class RawQuality:
         self.flat_seconds += (whole & (still | held)).sum(axis=1)
 
     @staticmethod
-    def _count_extremes(values: np.ndarray, extreme: np.ndarray, count: np.ndarray, further: np.ufunc) -> None:
+    def _count_extremes(
+        values: np.ndarray, extreme: np.ndarray, count: np.ndarray, further: np.ufunc
+    ) -> None:
         reached = further(extreme, further.reduce(values, axis=1))
         count[reached != extreme] = 0
         extreme[:] = reached

@@ -75,7 +75,7 @@ class Encoding:
     left_over : frozenset of str
         Parts that a killed run has left.
     threads : int
-        Of each worker.
+        Of each worker; of EEGs each encodes batches of its own, see `bioreport.evidence.read_evidence`.
     copies : Path or None
         Where a recording from an object store lies meanwhile; None: where temporary files do.
     """
@@ -92,20 +92,25 @@ class Encoding:
 
     def load(self, number: int) -> "Bundle":
         """The model, for worker `number`; workers share the GPUs in turn."""
-        torch.set_num_threads(self.threads)
         device = resolve_device(self.device)
         if device.type == "cuda":
             device = torch.device("cuda", number % torch.cuda.device_count())
-        return load_bundle(self.model, device=device, dtype=self.dtype)
+            torch.cuda.set_device(device)
+        bundle = load_bundle(self.model, device=device, dtype=self.dtype)
+        torch.set_num_threads(1 if bundle.modality == "eeg" else self.threads)
+        return bundle
 
     def encode(self, bundle: "Bundle", task: Task) -> tuple[Outcome, bytes | None]:
         """One recording; see `bioreport.tokens.encode_one`. Whatever a reader raises is told of the file."""
         position, name = task
         path = Path(name)
 
+        # a GPU takes one batch after the other
+        threads = self.threads if bundle.device.type == "cpu" else 1
+
         def read(file: Path) -> Evidence:
             try:
-                return read_evidence(open_recording(file), bundle, overlap=True)
+                return read_evidence(open_recording(file), bundle, threads=threads)
             except InputError:
                 raise
             except Exception as error:

@@ -3,9 +3,10 @@
 One pass over the signal in constant memory; what grows is one token and one row of scores an epoch.
 """
 
-from collections.abc import Generator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bioreport.background import made_ahead
+from bioreport.background import done_side_by_side
 from bioreport.bundle import EMBEDDED, Bundle
 from bioreport.ecg.facts import prompt_facts, report_facts
 from bioreport.ecg.reading import EcgRecording
+from bioreport.encoders.cbramod import CBraMod
 from bioreport.errors import InputError
 from bioreport.findings import finding_facts
 from bioreport.grounding import usable_electrodes
@@ -83,7 +85,9 @@ def encode_epochs(bundle: Bundle, batch: EpochBatch) -> tuple[Tensor, Tensor]:
     x = x.view(epochs, channels, samples // 200, 200)
     channel_mask = torch.from_numpy(batch.channel_mask).to(bundle.device)
     patch_mask = torch.from_numpy(batch.patch_mask).to(bundle.device)
-    tokens, by_channel = bundle.encoder.pooled(x, channel_mask, patch_mask)
+    encoder = bundle.encoder
+    assert isinstance(encoder, CBraMod)
+    tokens, by_channel = encoder.pooled(x, channel_mask, patch_mask)
     return tokens.float(), by_channel.float()
 
 
@@ -94,7 +98,7 @@ def read_evidence(
     line_frequency: float | None = None,
     statistics: bool = False,
     stages: Stages | None = None,
-    overlap: bool = False,
+    threads: int = 0,
 ) -> Evidence:
     """Read, filter, encode and measure a recording in one pass.
 
@@ -107,9 +111,11 @@ def read_evidence(
         Mains frequency in Hz (50 or 60) where it is known; else the sidecar's, else detected.
     statistics : bool
         Also compute CELM's band-power text.
-    overlap : bool
-        Read, filter and measure an EEG in a thread while the batch before is encoded. The stages' seconds
-        then add up to more than passed.
+    threads : int
+        0: each batch of an EEG is read, then encoded by all of PyTorch's threads. More: so many batches are
+        encoded side by side while the next one is read, and the stages' seconds add up to more than passed.
+        Call ``torch.set_num_threads(1)`` before: threads that share a product wait for the slowest of them,
+        which is the one beside the reader.
 
     Raises
     ------
@@ -141,17 +147,15 @@ def read_evidence(
     measurer = Measurer(recording, spec, line)
     powers = BandPowerStatistics(spec) if statistics else None
 
-    reading = Stages() if overlap else stages
-
     def on_raw(segment: Segment, start: int, data: np.ndarray) -> None:
-        with reading("measure"):
+        with stages("measure"):
             measurer.on_raw(segment, start, data)
 
-    batches = stream_epochs(recording, spec, line_frequency=line.frequency, on_raw=on_raw, stages=reading)
+    batches = stream_epochs(recording, spec, line_frequency=line.frequency, on_raw=on_raw, stages=stages)
 
-    def measured() -> Generator[EpochBatch, None, None]:
-        for batch in reading.each("preprocess", batches):
-            with reading("measure"):
+    def measured() -> Iterator[EpochBatch]:
+        for batch in stages.each("preprocess", batches):
+            with stages("measure"):
                 measurer.update(batch)
                 if powers is not None:
                     powers.update(batch)
@@ -165,20 +169,26 @@ def read_evidence(
     places = torch.empty(n, len(names), len(spec.channels), dtype=torch.float16)
     starts = np.empty(n)
     done = usable = 0
-    with closing(made_ahead(measured()) if overlap else measured()) as source:
-        for batch in source:
-            with stages("encode"):
-                token, by_channel = encode_epochs(bundle, batch)
-                rows = slice(done, done + len(token))
-                if head is not None:
-                    logits[rows], places[rows] = head(token, by_channel)
-                # here a GPU's results are waited for, so their time is the encoder's
-                tokens[rows] = token
+
+    @torch.inference_mode()
+    def encoded(batch: EpochBatch) -> tuple[EpochBatch, tuple[Tensor, ...], Stages]:
+        timed = Stages()
+        with timed("encode"):
+            token, by_channel = encode_epochs(bundle, batch)
+            scores = head(token, by_channel) if head is not None else ()
+            # here a GPU's results are waited for, so their time is the encoder's
+            return batch, tuple(part.cpu() for part in (token, *scores)), timed
+
+    results = done_side_by_side(encoded, measured(), threads, partial(_use, bundle.device))
+    with closing(results):
+        for batch, parts, timed in results:
+            rows = slice(done, done + len(batch))
+            for whole, part in zip((tokens, logits, places), parts, strict=False):
+                whole[rows] = part
             starts[rows] = batch.start_seconds
             done = rows.stop
             usable += int(batch.channel_mask.any(1).sum())
-    if overlap:
-        stages.add(reading)
+            stages.add(timed)
     if usable == 0:
         raise InputError(
             recording.path,
@@ -209,6 +219,12 @@ def read_evidence(
             dict.fromkeys([*recording.warnings, *batches.warnings, *quality_warnings(measurements)])
         ),
     )
+
+
+def _use(device: torch.device) -> None:
+    """Make a GPU this thread's."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_models import small_bundle
 
-from bioreport.background import made_ahead
+from bioreport.background import done_side_by_side, made_ahead
 from bioreport.evidence import read_evidence
 from bioreport.recording import open_recording
 from bioreport.simulate import simulate_eeg, write_edf
@@ -62,9 +62,50 @@ def test_evidence_is_the_same_where_reading_and_encoding_overlap(tmp_path: Path)
     bundle, stages = small_bundle(), Stages()
     plain = read_evidence(open_recording(tmp_path / "a.edf"), bundle, statistics=True)
     beside = read_evidence(
-        open_recording(tmp_path / "a.edf"), bundle, statistics=True, overlap=True, stages=stages
+        open_recording(tmp_path / "a.edf"), bundle, statistics=True, threads=2, stages=stages
     )
     assert len(plain.tokens) == 40 and beside.tokens.equal(plain.tokens)
     beside.tokens = plain.tokens
     assert beside == plain
     assert {"read", "preprocess", "measure", "encode"} <= set(stages.seconds)
+
+
+def test_work_is_done_side_by_side_and_comes_in_order() -> None:
+    together = threading.Barrier(3, timeout=30)
+    names = set()
+
+    def work(item: int) -> int:
+        names.add(threading.current_thread().name)
+        # none goes on before three are here
+        together.wait()
+        return item * item
+
+    ready = []
+    results = done_side_by_side(work, range(12), 3, lambda: ready.append(None))
+    assert list(results) == [i * i for i in range(12)]
+    assert len(names) == len(ready) == 3 and threading.current_thread().name not in names
+    assert list(done_side_by_side(lambda i: i + 1, [1, 2], 0)) == [2, 3]
+    assert list(done_side_by_side(work, [], 2)) == []
+
+
+def test_no_more_work_is_taken_than_threads_and_one_can_do() -> None:
+    asked = []
+
+    def items() -> Iterator[int]:
+        for i in range(100):
+            asked.append(i)
+            yield i
+
+    before = threading.active_count()
+    results = done_side_by_side(lambda i: i, items(), 2)
+    assert [next(results) for _ in range(10)] == list(range(10))
+    assert len(asked) <= 13
+    results.close()
+    assert threading.active_count() == before
+
+
+def test_what_work_raises_comes_in_its_place() -> None:
+    results = done_side_by_side(lambda i: 1 // i, [1, 0, 1], 2)
+    assert next(results) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(results)

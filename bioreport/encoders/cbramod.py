@@ -407,8 +407,9 @@ class CBraMod(nn.Module):
         layers = self.encoder["layers"]
         assert isinstance(layers, nn.ModuleList)
         shape, rows = x.shape[:3], x.reshape(-1, x.shape[3])
-        *first, last = layers
-        for layer in first:
+        *others, last = layers
+        assert isinstance(last, CrissCrossLayer)
+        for layer in others:
             rows = layer(rows, shape, channel_bias, patch_bias)
         rows, hidden = last.expand(rows, shape, channel_bias, patch_bias)
         if pooled:
