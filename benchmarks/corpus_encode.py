@@ -9,11 +9,11 @@ then its loader reads them back, and CBraMod runs over 500 epochs at a time and 
 original: channels are found under any spelling, and epochs are read in order.
 
 Ours is what a worker of `bioreport encode` does, hashing, writing its part and the shard included; the bundle
-has the published sizes and the same random weights. It is measured in float32, as the other is, and with its
-encoder's matrix products in bfloat16 (``"products"`` in the bundle's config). Each chain is one process; they
-take turns recording by recording, and what counts is the time from path to result, models and imports loaded
-before. After them the whole command runs once for each dtype with a process for every core, as a user would
-run it: its time has imports, models and processes in it.
+has the published sizes and the same random weights. It is measured as the command does it (``--dtype auto``:
+matrix products in bfloat16 where the processor has it) and in float32, as the other chain is. Each chain is
+one process with all cores; they take turns recording by recording, and what counts is the time from path to
+result, models and imports loaded before. After them the whole command runs once for each dtype with a process
+for every core, as a user would run it: its time has imports, models and processes in it.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,9 @@ CHUNK = 500  # epochs through the published encoder at a time
 Chain = Callable[[int, Path], tuple[dict[str, float], np.ndarray]]
 
 
-def ours(model: Path, out: Path, count: int) -> Chain:
+def ours(dtype: str, model: Path, out: Path, count: int) -> Chain:
     encoding = Encoding(
-        str(model), "cpu", "float32", load_bundle(model, device="cpu").encoding_key(), out,
+        str(model), "cpu", dtype, load_bundle(model, device="cpu").encoding_key(), out,
         known=frozenset(), left_over=frozenset(), threads=torch.get_num_threads(),
     )  # fmt: skip
     bundle = encoding.load(0)
@@ -137,11 +138,10 @@ def celm(model: Path, out: Path, count: int) -> Chain:
 
 
 PEER = "CELM's chain"
-# and the dtype of the encoder's products
-CHAINS = {
-    "bioreport": (ours, "float32"),
-    "bioreport, bfloat16 products": (ours, "bfloat16"),
-    PEER: (celm, "float32"),
+CHAINS: dict[str, Callable[[Path, Path, int], Chain]] = {
+    "bioreport": partial(ours, "auto"),
+    "bioreport, float32": partial(ours, "float32"),
+    PEER: celm,
 }
 
 
@@ -149,11 +149,11 @@ def child(name: str, model: Path, out: Path, count: int, first: Path) -> None:
     """Encode what standard input names, and tell of it in JSON lines."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    make, products = CHAINS[name]
+    make = CHAINS[name]
     with tempfile.TemporaryDirectory() as folder:
         # what a first call loads
-        make(model / products, Path(folder), 1)(0, first)
-    chain = make(model / products, out, count)
+        make(model, Path(folder), 1)(0, first)
+    chain = make(model, out, count)
     channel.write("{}\n")
     for position, line in enumerate(sys.stdin):
         seconds, tokens = chain(position, Path(line.strip()))
@@ -172,17 +172,18 @@ def outcome(folder: Path, count: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def command(setting: str, recordings: list[Path], model: Path, out: Path) -> dict[str, Any]:
+def command(setting: str, dtype: str, recordings: list[Path], model: Path, out: Path) -> dict[str, Any]:
     """`bioreport encode` with a process for every core, from start to end."""
     manifest = out.with_suffix(".jsonl")
     manifest.write_text("".join(json.dumps({"recording": str(path)}) + "\n" for path in recordings))
-    arguments = [str(manifest), "-o", str(out), "--model", str(model), "--device", "cpu", "-q"]
+    arguments = [str(manifest), "-o", str(out), "--model", str(model), "--device", "cpu"]
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "bioreport", "encode", *arguments, "--workers", str(os.cpu_count())],
+        [sys.executable, "-m", "bioreport", "encode", *arguments, "--dtype", dtype, "-q",
+         "--workers", str(os.cpu_count())],
         check=True,
         env={**os.environ, **MALLOC[setting]},
-    )
+    )  # fmt: skip
     return outcome(out, len(recordings), time.perf_counter() - start)
 
 
@@ -229,9 +230,9 @@ def measure(setting: str, recordings: list[Path], warm_up: Path, model: Path, wo
             },
             "each_seconds": totals,
         }
-    for products in ("float32", "bfloat16"):
-        rows[f"encode --workers {os.cpu_count()}, {products} products"] = command(
-            setting, recordings, model / products, work / f"command-{products}"
+    for dtype in ("auto", "float32"):
+        rows[f"encode --workers {os.cpu_count()} --dtype {dtype}"] = command(
+            setting, dtype, recordings, model, work / f"command-{dtype}"
         )
     peer = rows[PEER] = rows.pop(PEER)
     for name, row in rows.items():
@@ -241,7 +242,7 @@ def measure(setting: str, recordings: list[Path], warm_up: Path, model: Path, wo
             if "each_seconds" in row:
                 each = zip(peer["each_seconds"], row["each_seconds"], strict=True)
                 row["speedup_of_each"] = [theirs / own for theirs, own in each]
-    exact, rounded = (np.load((work / name).with_suffix(".npy")) for name in list(CHAINS)[:2])
+    rounded, exact = (np.load((work / name).with_suffix(".npy")) for name in list(CHAINS)[:2])
     error = float(np.sqrt(np.mean((rounded - exact) ** 2)) / exact.std())
     return {"malloc": setting, "chains": rows, "bfloat16_tokens_rms_difference": error}
 
@@ -264,9 +265,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        for products in ("float32", "bfloat16"):
-            config = {"class": "CBraMod", "products": products}
-            save_bundle(Bundle("random", encoder_config=config, encoder=encoder), work / "model" / products)
+        save_bundle(Bundle("random", encoder_config={"class": "CBraMod"}, encoder=encoder), work / "model")
         recordings = [work / f"{i:03d}.edf" for i in range(options.count)]
         for i, recording in enumerate(recordings):
             long_recording(recording, options.seconds, seed=i)

@@ -131,7 +131,14 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("ray",),
         help="ray: the processes are a Ray cluster's, by RAY_ADDRESS or this machine's (bioreport[cluster])",
     )
-    _model_options(encode)
+    _model_option(encode)
+    _device_option(encode)
+    encode.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of an EEG encoder's matrix products (default: bfloat16 where the device multiplies it)",
+    )
     _verbosity(encode)
 
     tokenize = commands.add_parser("tokenize", help="turn ECGs into discrete codes and their vectors")
@@ -283,7 +290,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _model_options(parser: argparse.ArgumentParser, default: str | None = "bioreport-tiny") -> None:
+def _model_option(parser: argparse.ArgumentParser, default: str | None = "bioreport-tiny") -> None:
     kind = default or "the embedded one for EEG or ECG"
     parser.add_argument(
         "--model",
@@ -291,8 +298,16 @@ def _model_options(parser: argparse.ArgumentParser, default: str | None = "biore
         metavar="NAME|DIR|ID",
         help=f"bundle: its name in the package, folder or Hub id (default: {kind})",
     )
-    parser.add_argument("--llm", metavar="ID|DIR", help="causal LM in place of the bundle's")
+
+
+def _device_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def _model_options(parser: argparse.ArgumentParser, default: str | None = "bioreport-tiny") -> None:
+    _model_option(parser, default)
+    parser.add_argument("--llm", metavar="ID|DIR", help="causal LM in place of the bundle's")
+    _device_option(parser)
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bioreport.bundle import load_bundle, resolve_device
+from bioreport.encoders.cbramod import CBraMod
 from bioreport.errors import InputError, ended_its_process, unforeseen
 from bioreport.evidence import Evidence, read_evidence
 from bioreport.files import write_atomically
@@ -64,8 +65,10 @@ class Encoding:
 
     Attributes
     ----------
-    model, device, dtype : str
+    model, device : str
         See `bioreport.bundle.load_bundle`.
+    dtype : str
+        See `encode_corpus`.
     key : str
         `Bundle.encoding_key`.
     directory : Path
@@ -96,8 +99,10 @@ class Encoding:
         if device.type == "cuda":
             device = torch.device("cuda", number % torch.cuda.device_count())
             torch.cuda.set_device(device)
-        bundle = load_bundle(self.model, device=device, dtype=self.dtype)
+        bundle = load_bundle(self.model, device=device)
         torch.set_num_threads(1 if bundle.modality == "eeg" else self.threads)
+        if isinstance(bundle.encoder, CBraMod):
+            bundle.encoder.multiply_in(_products(self.dtype, device))
         return bundle
 
     def encode(self, bundle: "Bundle", task: Task) -> tuple[Outcome, bytes | None]:
@@ -170,6 +175,8 @@ def encode_corpus(
     device : {"auto", "cpu", "cuda"}
         Worker i uses GPU i modulo their number.
     dtype : {"auto", "float32", "bfloat16"}
+        That an EEG's encoder multiplies matrices in, see `CBraMod.multiply_in`; auto is bfloat16 where the
+        device multiplies it. An ECG's tokenizer computes in float32.
     workers : int
         Processes. Each loads the model and has its share of the cores. A script that asks for them needs
         ``if __name__ == "__main__"``, as Python's `multiprocessing` does.
@@ -194,7 +201,7 @@ def encode_corpus(
     paths = list(dict.fromkeys(path for entry in read_manifest(manifest) for path in entry.recordings))
     resolve_device(device)
     # on the CPU: this process encodes nothing
-    bundle = load_bundle(model, device="cpu", dtype=dtype)
+    bundle = load_bundle(model, device="cpu")
     key = bundle.encoding_key()
     store, summary = TokenStore(directory), Summary()
     store.check_modality(bundle)
@@ -246,6 +253,16 @@ def lost(encoding: Encoding, position: int, name: str, why: str) -> Outcome:
     """What is told of a recording whose process died over it."""
     error = ended_its_process(shown(Path(name)), "encoding", why)
     return Outcome(position, listed_name(Path(name), encoding.directory), error=error)
+
+
+def _products(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
 
 
 def _cores() -> int:

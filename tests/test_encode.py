@@ -237,6 +237,7 @@ def test_workers_write_what_one_process_writes(
     bundle = load_bundle("bioreport-tiny", device="cpu")
     errors = encode_manifest(read_manifest(corpus), bundle, tmp_path / "whole").errors
     arguments = ["encode", str(corpus), "-o", str(tmp_path / "killed"), "--device", "cpu"]
+    arguments += ["--dtype", "float32"]
 
     def killed() -> None:
         cli.main([*arguments, "--workers", "2"])
