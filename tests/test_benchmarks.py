@@ -411,7 +411,7 @@ def test_encode_beside_celms_chain_runs(timing: Any, tmp_path: Path, monkeypatch
         assert chain["files"] == 4  # index, shard, its evidence, lock
         assert chain["bytes_ratio"] > 50 and chain["speedup"] > 0
     assert [len(chain["speedup_of_each"]) for chain in own[:2]] == [2, 2]
-    assert 0 < row["bfloat16_tokens_rms_difference"] < 0.1
+    assert 0 <= row["bfloat16_tokens_rms_difference"] < 0.1
 
 
 @pytest.mark.slow
