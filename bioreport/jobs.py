@@ -8,9 +8,10 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from bioreport.errors import InputError
 from bioreport.manifest import Entry, read_manifest
@@ -82,8 +83,10 @@ def gather(
     return [replace(job, history=job.history or history) for job in jobs], collected
 
 
-def in_folder(jobs: Sequence[Job], folder: Path, ending: str, *, keep: bool = False) -> list[Job]:
-    """The jobs with where each is written in a folder, before anything is.
+def in_folder(
+    jobs: Sequence[Job], folder: Path, ending: str, refuse: Callable[[str], NoReturn], *, keep: bool = False
+) -> list[Job]:
+    """The jobs with where each is written in a folder.
 
     Parameters
     ----------
@@ -91,13 +94,10 @@ def in_folder(jobs: Sequence[Job], folder: Path, ending: str, *, keep: bool = Fa
     folder : Path
     ending : str
         Of every file, without a point.
+    refuse : callable
+        Is told of two that would be written to one file, before anything is.
     keep : bool
         See `Job`.
-
-    Raises
-    ------
-    InputError
-        Where two would be written to one file.
     """
     first: dict[str, Job] = {}
     for job in jobs:
@@ -106,12 +106,11 @@ def in_folder(jobs: Sequence[Job], folder: Path, ending: str, *, keep: bool = Fa
             continue
         one, two = shown(other.recordings[0]), shown(job.recordings[0])
         if one == two:
-            raise InputError(one, "is given twice", "give it once")
-        raise InputError(
-            one,
-            f"and {two} would both be written to {folder / job.name}.{ending}",
-            "give their common folder or a manifest, whose outputs lie in subfolders, or give them in two "
-            "calls with different -o",
+            refuse(f"{one} is given twice; give it once")
+        refuse(
+            f"{one} and {two} would both be written to {folder / job.name}.{ending}; give their common "
+            "folder or a manifest, whose outputs lie in subfolders, or give them in two calls with "
+            "different -o"
         )
     return [replace(job, target=folder / f"{job.name}.{ending}", keep=keep) for job in jobs]
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+# electrodes, as many as a montage needs
+TEN = ("Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2")
+
 
 @dataclass
 class Signal:

@@ -9,6 +9,7 @@ import pytest
 from small_models import small_bundle
 
 from bioreport.background import done_side_by_side, made_ahead
+from bioreport.errors import InputError
 from bioreport.evidence import read_evidence
 from bioreport.recording import open_recording
 from bioreport.simulate import simulate_eeg, write_edf
@@ -109,3 +110,31 @@ def test_what_work_raises_comes_in_its_place() -> None:
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_a_thread_is_a_bounded_number_of_items_ahead_and_ends() -> None:
+    made: list[int] = []
+    ended: list[bool] = []
+
+    def items() -> Iterator[int]:
+        try:
+            for number in range(100):
+                made.append(number)
+                yield number
+        finally:
+            ended.append(True)
+
+    source = made_ahead(items(), 3)
+    assert next(source) == 0
+    time.sleep(0.3)
+    assert len(made) <= 6
+    source.close()
+    assert ended and len(made) <= 6
+    assert list(made_ahead(iter(range(9)), 2)) == list(range(9))
+
+    def failing() -> Iterator[int]:
+        yield 1
+        raise InputError("a", "is broken", "mend it")
+
+    with pytest.raises(InputError, match="is broken"):
+        list(made_ahead(failing(), 2))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import corpus_trees as trees
 import pytest
+from command_line import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,13 +20,6 @@ from bioreport.errors import InputError
 from bioreport.manifest import read_manifest
 
 DETAILS, IMPRESSION = "EEG DESCRIPTION/DETAILS", "IMPRESSION/INTERPRETATION"
-
-
-def run(*arguments: str | Path) -> int:
-    try:
-        return cli.main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 class TestSplits:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wfdb_files
+from command_line import run
 from small_models import save_small_llm
 
-from bioreport import ReportPipeline, cli
+from bioreport import ReportPipeline
 from bioreport.bundle import EMBEDDED, load_bundle
 from bioreport.ecg.facts import ASPECTS, prompt_facts, report_facts, territory, unjudged_aspects
 from bioreport.ecg.leads import LEADS
@@ -25,13 +26,6 @@ from bioreport.prompts import DEFAULT_SECTIONS, ECG_SECTIONS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ECG, EEG = EXAMPLES / "simulated_ecg.hea", EXAMPLES / "simulated_eeg.edf"
-
-
-def run(*arguments: str | Path) -> int:
-    try:
-        return cli.main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 def told(text: str) -> list[str]:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import wfdb
 
+TOLERANCE = 1e-6  # mV
 # storage format -> samples and bytes of a block
 BLOCKS = {
     80: (1, 1), 16: (1, 2), 61: (1, 2), 160: (1, 2), 24: (1, 3), 32: (1, 4), 212: (2, 3), 310: (3, 4),
@@ -84,3 +86,9 @@ def write_random(
     path = folder / f"{name}.hea"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def physical(header: Path, **options: object) -> tuple[list[str], list[np.ndarray]]:
+    """Names and samples as the wfdb package reads them."""
+    record = wfdb.rdrecord(str(header.with_suffix("")), smooth_frames=False, **options)
+    return record.sig_name, record.e_p_signal

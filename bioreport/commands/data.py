@@ -61,7 +61,7 @@ def tokenize(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     if options.output.exists() and not options.output.is_dir():
         parser.error(f"-o {options.output} is a file; codes need a folder")
     jobs, _ = gather(options.files, apart=True)
-    jobs = in_folder(jobs, options.output, "safetensors")
+    jobs = in_folder(jobs, options.output, "safetensors", parser.error)
     targets = [job.target for job in jobs if job.target is not None]
     check_targets(jobs, [options.tokenizer / "model.safetensors"])
     quiet_libraries(options)

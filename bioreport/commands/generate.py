@@ -311,6 +311,6 @@ def _with_targets(
     if path.exists() and not path.is_dir():
         parser.error(f"-o {output} is a file; several reports need a folder")
     form = options.format or "md"
-    jobs = in_folder(jobs, path, form, keep=many and not options.overwrite)
+    jobs = in_folder(jobs, path, form, parser.error, keep=many and not options.overwrite)
     check_targets(jobs, read)
     return jobs, form
