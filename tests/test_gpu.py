@@ -112,6 +112,15 @@ class TestOnGpu:
             errors = [(x.double() - want).square().mean().sqrt() / scale for x in (got, rough)]
             assert errors[0] <= 2 * errors[1] + 1e-3
 
+    @each
+    @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+    def test_tensors_may_lie_on_another_gpu_than_the_current_one(self, operation: Operation) -> None:
+        results = operation.run(*operation.inputs(CUDA, torch.float32))
+        there = operation.run(*operation.inputs(torch.device("cuda", 1), torch.float32))
+        for a, b in zip(there, results, strict=True):
+            assert a.device.index == 1
+            assert_close(a.cpu(), b.cpu(), 2e-4)
+
     def test_rows_further_apart_than_two_to_the_31(self) -> None:
         rows, heads, dim = 130, 2, 64
         apart = (1 << 24) + 64

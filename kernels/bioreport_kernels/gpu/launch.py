@@ -19,13 +19,15 @@ _redirected: ContextVar[Launch | None] = ContextVar("redirected", default=None)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **settings: Any) -> None:
-    """Run a kernel on a grid; an empty grid runs nothing."""
+    """Run a kernel on a grid, on the GPU of its first tensor; an empty grid runs nothing."""
     settings = {"enable_fp_fusion": FP_FUSION, **settings}
     redirected = _redirected.get()
     if redirected is not None:
         redirected(kernel, grid, arguments, settings)
     elif 0 not in grid:
-        kernel[grid](*arguments, **settings)
+        # Triton launches on the current GPU wherever the tensors lie
+        with torch.cuda.device_of(next(x for x in arguments if isinstance(x, torch.Tensor))):
+            kernel[grid](*arguments, **settings)
 
 
 @contextmanager
