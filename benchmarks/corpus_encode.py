@@ -39,7 +39,9 @@ from operators import MALLOC
 from peers import EagerCBraMod
 from results import write
 
-from bioreport.bundle import Bundle, load_bundle, save_bundle
+from bioreport.bundle import Bundle
+from bioreport.bundle_reader import load_bundle
+from bioreport.bundle_writer import save_bundle
 from bioreport.encode import Encoding
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.montage import CELM_CHANNELS, normalise

@@ -27,7 +27,7 @@ import torch
 from environment import environment
 from results import write
 
-from bioreport.bundle import load_bundle
+from bioreport.bundle_reader import load_bundle
 from bioreport.manifest import Entry, read_manifest, write_manifest
 from bioreport.simulate import simulate_corpus, simulate_eeg, write_edf
 from bioreport.tokens import encode_manifest

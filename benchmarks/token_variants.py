@@ -19,7 +19,8 @@ import torch
 from environment import environment
 from results import write
 
-from bioreport.bundle import Bundle, load_bundle
+from bioreport.bundle import Bundle
+from bioreport.bundle_reader import load_bundle
 from bioreport.fusion import PrefixFusion
 from bioreport.generation import generate_sections
 from bioreport.lexicon import read_findings

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from bioreport.background import made_ahead
-from bioreport.bundle import load_bundle, resolve_device
+from bioreport.bundle_reader import load_bundle
+from bioreport.devices import resolve_device
 from bioreport.ecg.reading import EcgRecording
 from bioreport.errors import InputError, ended_its_process, unforeseen
 from bioreport.evidence import BundleReader, Evidence

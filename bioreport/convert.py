@@ -8,8 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from bioreport import published
-from bioreport.bundle import SPECIAL_TOKENS, Bundle, load_bundle, save_bundle
-from bioreport.bundle import check_destination as check_bundle
+from bioreport.bundle import SPECIAL_TOKENS, Bundle
+from bioreport.bundle_reader import load_bundle
+from bioreport.bundle_writer import check_destination as check_bundle
+from bioreport.bundle_writer import save_bundle
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.errors import InputError
 from bioreport.foreign import read_weights, unfit, unnested

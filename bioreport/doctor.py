@@ -87,7 +87,7 @@ def _devices() -> list[str]:
 
 def _embedded_models() -> dict[str, str | None]:
     """Size of each model inside the package, None where it is not there."""
-    from bioreport.bundle import EMBEDDED
+    from bioreport.hub import EMBEDDED
 
     sizes: dict[str, str | None] = {}
     for folder in EMBEDDED.values():

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bioreport.bundle import load_bundle, resolve_device
+from bioreport.bundle_reader import load_bundle
+from bioreport.devices import resolve_device
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.errors import InputError, ended_its_process, unforeseen
 from bioreport.evidence import Evidence, read_evidence
@@ -66,7 +67,7 @@ class Encoding:
     Attributes
     ----------
     model, device : str
-        See `bioreport.bundle.load_bundle`.
+        See `bioreport.bundle_reader.load_bundle`.
     dtype : str
         See `encode_corpus`.
     key : str

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from bioreport.background import done_side_by_side
-from bioreport.bundle import EMBEDDED, Bundle
+from bioreport.bundle import Bundle
 from bioreport.ecg.facts import prompt_facts, report_facts
 from bioreport.ecg.reading import EcgRecording
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.errors import InputError
 from bioreport.findings import finding_facts
 from bioreport.grounding import usable_electrodes
+from bioreport.hub import EMBEDDED
 from bioreport.measurements import Measurer, facts, measured_findings
 from bioreport.montage import FEW_ELECTRODES
 from bioreport.preprocess import EpochBatch, PreprocessSpec, detect_line_frequency, stream_epochs

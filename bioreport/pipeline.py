@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from bioreport.bundle import Bundle, load_bundle
+from bioreport.bundle import Bundle
+from bioreport.bundle_reader import load_bundle
 from bioreport.ecg.grounding import ground as ground_ecg
 from bioreport.ecg.reading import EcgRecording
 from bioreport.errors import InputError

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from bioreport import processes, sharding
-from bioreport.bundle import Bundle, check_destination, load_bundle, save_bundle
+from bioreport.bundle import Bundle
+from bioreport.bundle_reader import load_bundle
+from bioreport.bundle_writer import check_destination, save_bundle
 from bioreport.errors import InputError
 from bioreport.hub import EMBEDDED
 from bioreport.llm import load_llm

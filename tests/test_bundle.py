@@ -8,8 +8,11 @@ import pytest
 import torch
 from small_models import SIZES, save_small_llm, small_bundle
 
-from bioreport import bundle as bundle_module
-from bioreport.bundle import Bundle, hash_tensors, load_bundle, resolve_device, resolve_dtype, save_bundle
+from bioreport import bundle_writer
+from bioreport.bundle import SPECIAL_TOKENS, Bundle, hash_tensors
+from bioreport.bundle_reader import load_bundle
+from bioreport.bundle_writer import save_bundle
+from bioreport.devices import resolve_device, resolve_dtype
 from bioreport.errors import InputError
 from bioreport.projectors import build_projector
 
@@ -18,7 +21,7 @@ def with_projector(bundle: Bundle, width: int = 32) -> Bundle:
     torch.manual_seed(1)
     bundle.projector_config = {"kind": "linear", "encoder_dim": SIZES["out_dim"], "llm_dim": width}
     bundle.projector = build_projector(**bundle.projector_config).eval()
-    bundle.special_tokens = {name: torch.randn(1, width) for name in bundle_module.SPECIAL_TOKENS}
+    bundle.special_tokens = {name: torch.randn(1, width) for name in SPECIAL_TOKENS}
     return bundle
 
 
@@ -95,7 +98,7 @@ def test_a_failing_write_keeps_the_old_bundle(tmp_path: Path, monkeypatch: pytes
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundle_module, "save_file", full)
+    monkeypatch.setattr(bundle_writer, "save_file", full)
     with pytest.raises(InputError, match="no space left"):
         save_bundle(small_bundle("some/llm", seed=1), tmp_path / "out")
     assert content(tmp_path / "out") == before

@@ -16,9 +16,9 @@ import torch
 from command_line import run
 
 from bioreport import ReportPipeline
-from bioreport.bundle import EMBEDDED
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence
+from bioreport.hub import EMBEDDED
 from bioreport.prompts import DEFAULT_SECTIONS
 from bioreport.simulate import simulate_eeg, write_edf
 

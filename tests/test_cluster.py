@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bioreport import encode as encode_module
-from bioreport.bundle import load_bundle
+from bioreport.bundle_reader import load_bundle
 from bioreport.encode import Encoding, encode_corpus
 from bioreport.errors import InputError
 from bioreport.manifest import Entry, write_manifest

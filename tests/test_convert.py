@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bioreport.bundle import SPECIAL_TOKENS, load_bundle
+from bioreport.bundle import SPECIAL_TOKENS
+from bioreport.bundle_reader import load_bundle
 from bioreport.convert import CELM_LLM, convert, convert_celm
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.errors import InputError

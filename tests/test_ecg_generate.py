@@ -11,7 +11,7 @@ from command_line import run
 from small_models import save_small_llm
 
 from bioreport import ReportPipeline
-from bioreport.bundle import EMBEDDED, load_bundle
+from bioreport.bundle_reader import load_bundle
 from bioreport.ecg.facts import ASPECTS, prompt_facts, report_facts, territory, unjudged_aspects
 from bioreport.ecg.leads import LEADS
 from bioreport.ecg.reading import EcgRecording
@@ -20,6 +20,7 @@ from bioreport.ecg.simulation.wording import write_sections
 from bioreport.ecg.simulation.writing import write_record
 from bioreport.errors import InputError
 from bioreport.findings import ECG_NAMES, absent_finding
+from bioreport.hub import EMBEDDED
 from bioreport.manifest import Entry, write_manifest
 from bioreport.meit import train_meit
 from bioreport.prompts import DEFAULT_SECTIONS, ECG_SECTIONS

@@ -16,7 +16,7 @@ from filelock import FileLock
 from small_models import SIZES, small_bundle
 
 from bioreport import cli, token_writer
-from bioreport.bundle import load_bundle
+from bioreport.bundle_reader import load_bundle
 from bioreport.encode import Summary, encode_corpus
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence

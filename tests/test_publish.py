@@ -10,12 +10,14 @@ from safetensors.torch import load_file
 from small_models import save_small_llm, small_bundle
 
 from bioreport import cli
-from bioreport.bundle import EMBEDDED, SPECIAL_TOKENS, Bundle, load_bundle, save_bundle
+from bioreport.bundle import SPECIAL_TOKENS, Bundle
+from bioreport.bundle_reader import load_bundle
+from bioreport.bundle_writer import save_bundle
 from bioreport.convert import convert
 from bioreport.ecg.tokenizer import load_tokenizer, save_tokenizer
 from bioreport.encoders.ecg_autoencoder import EcgTokenizer, TokenizerConfig
 from bioreport.errors import InputError
-from bioreport.hub import model_folder
+from bioreport.hub import EMBEDDED, model_folder
 from bioreport.meit import load_meit, new_meit, save_meit
 from bioreport.projectors import build_projector
 from bioreport.publish import convert_hub

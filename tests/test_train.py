@@ -13,7 +13,8 @@ import wfdb_files
 from small_models import MEASUREMENTS, SIZES, save_small_llm, small_bundle
 
 from bioreport import tokens as tokens_module
-from bioreport.bundle import Bundle, hash_tensors, load_bundle
+from bioreport.bundle import Bundle, hash_tensors
+from bioreport.bundle_reader import load_bundle
 from bioreport.errors import InputError
 from bioreport.evidence import Evidence
 from bioreport.findings import absent_finding

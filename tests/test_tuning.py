@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from two_processes import prefix, prepare
 
 from bioreport import processes
-from bioreport.bundle import load_bundle, save_bundle
+from bioreport.bundle_reader import load_bundle
+from bioreport.bundle_writer import save_bundle
 from bioreport.cli import build_parser, main
 from bioreport.commands.train import train as command
 from bioreport.errors import InputError

@@ -11,7 +11,8 @@ import wfdb_files
 from small_models import MEASUREMENTS, SIZES, save_small_llm, small_bundle
 
 from bioreport import processes
-from bioreport.bundle import load_bundle, save_bundle
+from bioreport.bundle_reader import load_bundle
+from bioreport.bundle_writer import save_bundle
 from bioreport.cli import main
 from bioreport.ecg.leads import LEADS
 from bioreport.evidence import Evidence

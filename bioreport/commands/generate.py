@@ -236,7 +236,7 @@ def _too_much(read: "Read") -> InputError:
 
 def _settings(options: argparse.Namespace, sections: list[str] | None, temperature: float) -> str:
     """All that decides a report's text beside its recordings and history."""
-    from bioreport.bundle import resolve_device, resolve_dtype
+    from bioreport.devices import resolve_device, resolve_dtype
     from bioreport.hub import EMBEDDED, model_folder
     from bioreport.keys import fingerprint
 

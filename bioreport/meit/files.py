@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bioreport.bundle import resolve_device, resolve_dtype
+from bioreport.devices import resolve_device, resolve_dtype
 from bioreport.encoders.ecg_resnet import MeitEncoder
 from bioreport.errors import InputError
 from bioreport.files import check_replaceable, folder_written_atomically

@@ -9,7 +9,8 @@ import json
 import logging
 from pathlib import Path
 
-from bioreport.bundle import Bundle, save_bundle
+from bioreport.bundle import Bundle
+from bioreport.bundle_writer import save_bundle
 from bioreport.heads import FindingsHead
 from bioreport.tiny.card import card
 from bioreport.tiny.corpus import (

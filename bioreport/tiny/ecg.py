@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from bioreport.bundle import Bundle, save_bundle
+from bioreport.bundle import Bundle
+from bioreport.bundle_writer import save_bundle
 from bioreport.ecg.preprocess import ECG_TOK, preprocess_record
 from bioreport.ecg.reading import EcgRecording
 from bioreport.ecg.simulation.record import simulate_ecg

@@ -4,7 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from bioreport.bundle import Bundle, load_bundle
+from bioreport.bundle import Bundle
+from bioreport.bundle_reader import load_bundle
 from bioreport.simulate import simulate_corpus
 from bioreport.tiny.reports import agreeing_manifest
 from bioreport.train import train
