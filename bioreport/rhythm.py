@@ -103,8 +103,11 @@ def average_reference(data: np.ndarray, usable: np.ndarray, names: Sequence[str]
     scalp = np.array([name not in ("A1", "A2") for name in names])
     result = np.zeros((len(data), data.shape[2]), np.float32)
     for row, epoch, good in zip(result, data, usable & scalp, strict=True):
-        if good.sum() >= 8:
-            row[:] = np.median(epoch[good], axis=0)
+        count = good.sum()
+        if count >= 8:
+            # a median along the first axis takes six times as long
+            middle = [(count - 1) // 2, count // 2]
+            row[:] = np.partition(np.ascontiguousarray(epoch[good].T), middle, axis=1)[:, middle].mean(1)
     return result
 
 

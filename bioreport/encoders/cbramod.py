@@ -10,7 +10,7 @@ products.
 """
 
 import math
-from collections.abc import MutableMapping
+from collections.abc import Callable, Hashable, MutableMapping
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +36,8 @@ if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_p
     ONEDNN_DTYPES = (torch.float32,)
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         ONEDNN_DTYPES += (torch.bfloat16,)
-_ROUNDED: MutableMapping[Tensor, tuple[tuple[int, torch.device, torch.dtype], Tensor]] = (
-    WeakTensorKeyDictionary()
-)
+Kept = dict[Hashable, tuple[tuple[int, torch.device], Tensor]]
+_DERIVED: MutableMapping[Tensor, Kept] = WeakTensorKeyDictionary()
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
@@ -50,7 +49,8 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Te
     on whatever the number of threads.
     """
     if rows.dtype != weight.dtype and not torch.is_autocast_enabled(rows.device.type):
-        weight, bias = _rounded(weight, rows.dtype), _rounded(bias, rows.dtype)
+        dtype = rows.dtype
+        weight, bias = (_derived(x, dtype, lambda x: x.to(dtype)) for x in (weight, bias))
     if rows.device.type != "cpu" or not len(rows) or torch.is_autocast_enabled("cpu"):
         out = F.linear(rows, weight, bias)
     elif not torch.is_grad_enabled() and rows.dtype in ONEDNN_DTYPES:
@@ -64,17 +64,17 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Te
     return F.gelu(out) if gelu else out
 
 
-def _rounded(parameter: Tensor, dtype: torch.dtype) -> Tensor:
-    """A parameter in another dtype, kept for the next call where nothing is learnt."""
+def _derived(parameter: Tensor, name: Hashable, make: Callable[[Tensor], Tensor]) -> Tensor:
+    """What is made of a parameter, kept under a name for the next call where nothing is learnt."""
     if (parameter.requires_grad and torch.is_grad_enabled()) or parameter.is_inference():
-        return parameter.to(dtype)
-    kept = _ROUNDED.get(parameter)
+        return make(parameter)
+    kept = _DERIVED.setdefault(parameter, {})
     # the device too: moving a module leaves the version as it was
-    if kept is None or kept[0] != (parameter._version, parameter.device, dtype):
-        with torch.inference_mode(False):
-            kept = (parameter._version, parameter.device, dtype), parameter.detach().to(dtype)
-        _ROUNDED[parameter] = kept
-    return kept[1]
+    state = parameter._version, parameter.device
+    if name not in kept or kept[name][0] != state:
+        with torch.inference_mode(False), torch.no_grad():
+            kept[name] = state, make(parameter)
+    return kept[name][1]
 
 
 class CrissCrossAttention(nn.Module):
@@ -125,7 +125,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
                 weights.mul_(bias == 0)
             # a wholly masked row gives zeros, not NaN; its result is not used
             total = weights.sum(1, dtype=accumulation_dtype(q.dtype)).clamp_(min=2**-BOUNDED_BITS)
-            return torch.bmm(weights.transpose(1, 2), v).div_(total.unsqueeze(2))
+            return torch.bmm(weights.transpose(1, 2), v).mul_(total.reciprocal_().unsqueeze(2))
     if bias is None:
         scores = torch.bmm(k * scale, q.transpose(1, 2))
     else:
@@ -441,15 +441,20 @@ def _means(rows: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
 
 def _banded(conv: nn.Conv2d, length: int, stride: int) -> tuple[Tensor, Tensor]:
     """Weight and bias of the linear map that a convolution over [in, length] is, channel by channel."""
-    width, padding = conv.kernel_size[1], conv.kernel_size[1] // 2
-    weight = conv.weight.squeeze(2)  # [out, in, width]
-    steps = torch.arange(POSITIONS, device=weight.device)[:, None] * stride - padding
-    tap = torch.arange(length, device=weight.device)[None, :] - steps  # [POSITIONS, length]
-    inside = (tap >= 0) & (tap < width)
-    band = weight[:, :, tap.clamp(0, width - 1)] * inside  # [out, in, POSITIONS, length]
-    matrix = band.permute(0, 2, 1, 3).reshape(conv.out_channels * POSITIONS, conv.in_channels * length)
+
+    def matrix(weight: Tensor) -> Tensor:
+        width = weight.shape[3]
+        steps = torch.arange(POSITIONS, device=weight.device)[:, None] * stride - width // 2
+        tap = torch.arange(length, device=weight.device)[None, :] - steps  # [POSITIONS, length]
+        inside = (tap >= 0) & (tap < width)
+        band = weight.squeeze(2)[:, :, tap.clamp(0, width - 1)] * inside  # [out, in, POSITIONS, length]
+        return band.permute(0, 2, 1, 3).reshape(len(weight) * POSITIONS, -1)
+
     assert conv.bias is not None
-    return matrix, conv.bias.repeat_interleave(POSITIONS)
+    return (
+        _derived(conv.weight, (length, stride), matrix),
+        _derived(conv.bias, POSITIONS, lambda bias: bias.repeat_interleave(POSITIONS)),
+    )
 
 
 def _group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
