@@ -47,7 +47,9 @@ def test_two_workers_of_a_cluster_write_what_one_process_writes(
     manifest = write_manifest(tmp_path / "manifest.jsonl", entries)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        summary = encode_corpus(manifest, tmp_path / "tokens", device="cpu", workers=2, cluster="ray")
+        summary = encode_corpus(
+            manifest, tmp_path / "tokens", device="cpu", dtype="float32", workers=2, cluster="ray"
+        )
     finally:
         ray.shutdown()
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
