@@ -1,8 +1,11 @@
 """Shared fixtures: where the reference numbers and the real recordings lie."""
 
+import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,29 @@ def reference_file(request: pytest.FixtureRequest) -> Callable[[str], Path]:
         return here if here.exists() else request.getfixturevalue("shared") / "fixtures" / name
 
     return find
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Import from benchmarks/."""
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    return import_module
+
+
+@pytest.fixture
+def run_benchmark(
+    benchmark_module: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Any]:
+    """Run a script of benchmarks/ in this process, from its name and arguments to the JSON it writes."""
+
+    def run(name: str, *arguments: object) -> Any:
+        # the name by which a table finds it
+        output = tmp_path / f"{name.replace('_', '-')}-2000-01-01.json"
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "-o", str(output), *map(str, arguments)])
+        benchmark_module(name).main()
+        return json.loads(output.read_text())
+
+    return run
 
 
 @pytest.fixture

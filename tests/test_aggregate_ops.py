@@ -10,6 +10,8 @@ from torch import Tensor
 
 from bioreport_kernels import EpochAggregator, aggregate_epochs, reference
 
+pytestmark = pytest.mark.no_cover
+
 MODES = ("mean", "max", "attention")
 operator, plain = sys.modules["bioreport_kernels.aggregate"], sys.modules["bioreport_kernels.cpu.aggregate"]
 MASKS = {

@@ -2,11 +2,10 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -24,10 +23,13 @@ CPU = torch.device("cpu")
 LIMITS = {"copy_gb_s": 10.0, "bf16_tflops": 1.0, "float32_tflops": 1.0}
 
 
+Module = Callable[[str], Any]
+Run = Callable[..., Any]
+
+
 @pytest.fixture
-def timing(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return import_module("timing")
+def timing(benchmark_module: Module) -> Any:
+    return benchmark_module("timing")
 
 
 def case(timing: Any, *providers: Any, **options: Any) -> Any:
@@ -207,11 +209,11 @@ def cases():
 
 @pytest.mark.slow
 def test_a_peer_that_hangs_or_dies_costs_only_itself(
-    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    benchmark_module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bench_fake.py").write_text(FAKE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    operators = import_module("operators")
+    operators = benchmark_module("operators")
     document: dict[str, Any] = {}
     operators.run(
         document,
@@ -269,14 +271,8 @@ def test_everything_a_gpu_machine_runs_runs_here_with_tiny_shapes(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_the_profile_of_a_report_adds_up(
-    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "profile.json"
-    script = ROOT / "benchmarks" / "profile_pipeline.py"
-    monkeypatch.setattr(sys, "argv", [str(script), "-o", str(output), "--seconds", "100", "--device", "cpu"])
-    runpy.run_path(str(script), run_name="__main__")
-    result = json.loads(output.read_text())
+def test_the_profile_of_a_report_adds_up(run_benchmark: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_benchmark("profile_pipeline", "--seconds", 100, "--device", "cpu")
     assert {"read", "preprocess", "encode", "project", "generate", "ground"} <= set(result["stages"])
     assert 0.8 < sum(row["share"] for row in result["stages"].values()) <= 1.001
     assert result["operators"] and "generate" in capsys.readouterr().out
@@ -284,14 +280,9 @@ def test_the_profile_of_a_report_adds_up(
 
 @pytest.mark.slow
 def test_the_comparison_of_ecg_tokenizers_runs(
-    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_benchmark: Run, benchmark_module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = tmp_path / "ecg-tokenizers-2000-01-01.json"
-    script = ROOT / "benchmarks" / "ecg_tokenizers.py"
-    arguments = ["-o", str(output), "--smoke", "--real", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
-    runpy.run_path(str(script), run_name="__main__")
-    result = json.loads(output.read_text())
+    result = run_benchmark("ecg_tokenizers", "--smoke", "--real", tmp_path)
     assert [(row["quantizer"], row["reset"]) for row in result["tokenizers"]] == [
         (name, reset) for reset in (True, False) for name in ("VQ", "RVQ", "QINCo")
     ]
@@ -304,67 +295,51 @@ def test_the_comparison_of_ecg_tokenizers_runs(
     assert [way["signal_tokens"] for name, way in ways.items() if name != "ECG-Byte"] == [0, 1, 16]
     assert 100 < ways["ECG-Byte"]["signal_tokens"] <= 1000
     assert all(way["held_out_loss"] > 0 and 0 <= way["text_f1"] <= 1 for way in ways.values())
-    table = import_module("table")
-    monkeypatch.setattr(import_module("results"), "RESULTS", tmp_path)
+    table = benchmark_module("table")
+    monkeypatch.setattr(benchmark_module("results"), "RESULTS", tmp_path)
     assert "skipped" in "\n".join(table.ecg_tokenizers(*table.newest("ecg-tokenizers")))
 
 
 @pytest.mark.slow
 def test_a_command_that_is_killed_is_compared_with_one_that_is_not(
-    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_benchmark: Run, benchmark_module: Module
 ) -> None:
-    output = tmp_path / "kills.json"
-    script = ROOT / "benchmarks" / "kills.py"
-    arguments = ["-o", str(output), "--smoke", "--kills", "1", "--only", "encode"]
-    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
-    runpy.run_path(str(script), run_name="__main__")
-    result = json.loads(output.read_text())
+    result = run_benchmark("kills", "--smoke", "--kills", 1, "--only", "encode")
     row = result["rows"]["encode"]
-    assert "| 3 | yes |" in import_module("scale_tables").kills(result)[-1]
+    assert "| 3 | yes |" in benchmark_module("scale_tables").kills(result)[-1]
     assert row["identical"] and row["differing"] == [] and row["kills"] == 1 and row["exit_code"] == 1
     assert row["files"] == 3
 
 
 @pytest.mark.slow
 def test_the_comparison_of_ways_to_train_runs(
-    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_benchmark: Run, benchmark_module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = tmp_path / "training-2000-01-01.json"
-    script = ROOT / "benchmarks" / "training.py"
-    monkeypatch.setattr(sys, "argv", [str(script), "-o", str(output), "--smoke", "--repeats", "1"])
-    monkeypatch.setattr(import_module("operators"), "MALLOC", {"default": {}})
-    runpy.run_path(str(script), run_name="__main__")
-    result = json.loads(output.read_text())
+    monkeypatch.setattr(benchmark_module("training"), "MALLOC", {"default": {}})
+    result = run_benchmark("training", "--smoke", "--repeats", 1)
     for compared in result["malloc"]["default"].values():
         ours, other = compared["rows"]
         # of the same steps: the two encoders differ by rounding, packing by less
         assert ours["largest_difference_of_loss"] < 1e-3 and other["largest_difference_of_loss"] == 0
         assert compared["speedup"] > 0 and len(ours["runs"]) == 1
-    assert "| packed | `default` |" in "\n".join(import_module("scale_tables").training(result))
+    assert "| packed | `default` |" in "\n".join(benchmark_module("scale_tables").training(result))
 
 
 @pytest.mark.slow
-def test_the_comparison_of_token_variants_runs(
-    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = tmp_path / "token-variants-2000-01-01.json"
-    script = ROOT / "benchmarks" / "token_variants.py"
-    sizes = {"recordings": 4, "held-out": 2, "seconds": 60, "steps": 1, "batch": 2}
-    arguments = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
-    monkeypatch.setattr(sys, "argv", [str(script), "-o", str(output), *arguments])
-    runpy.run_path(str(script), run_name="__main__")
-    result = json.loads(output.read_text())
+def test_the_comparison_of_token_variants_runs(run_benchmark: Run, benchmark_module: Module) -> None:
+    sizes = ("--recordings", 4, "--held-out", 2, "--seconds", 60, "--steps", 1, "--batch", 2)
+    result = run_benchmark("token_variants", *sizes)
     # sessions of six epochs
     assert [row["embeddings"] for row in result["rows"]] == [6, 3, 2, 1, 4, 16, 64, 16]
     assert all(row["held_out_loss"] > 0 and 0 <= row["text_f1"] <= 1 for row in result["rows"])
-    table = "\n".join(import_module("scale_tables").token_variants(result))
+    table = "\n".join(benchmark_module("scale_tables").token_variants(result))
     assert all(row["variant"] in table for row in result["rows"])
 
 
 def test_ways_to_report_on_many_recordings_are_compared(
-    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    benchmark_module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = import_module("many")
+    many = benchmark_module("many")
     (row,) = many.memory(tmp_path / "memory", [1])
     # a process starts with the peak of the one it was forked from, here of all tests before
     assert row["written"] == 1 and row["peak_mib"] >= row["imports_mib"] > 100 and row["exit"] == 0
@@ -389,20 +364,15 @@ def test_ways_to_report_on_many_recordings_are_compared(
     ]
     assert speed["texts_are_the_same"] and speed["again"]["all_kept"]
     assert speed["rows"][0]["times_one_by_one"] == 1 and speed["rows"][0]["reports_per_hour"] > 0
-    table = "\n".join(import_module("scale_tables").many({"speed": speed, "memory": [row]}))
+    table = "\n".join(benchmark_module("scale_tables").many({"speed": speed, "memory": [row]}))
     assert "batches by length, 3 workers" in table and "NOT" not in table
 
 
-def test_encode_beside_celms_chain_runs(timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = tmp_path / "corpus.json"
-    script = ROOT / "benchmarks" / "corpus_encode.py"
-    arguments = ["-o", str(output), "--count", "2", "--seconds", "100", "--malloc", "default"]
-    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
-    runpy.run_path(str(script), run_name="__main__")
-    result = json.loads(output.read_text())
+def test_encode_beside_celms_chain_runs(run_benchmark: Run, benchmark_module: Module) -> None:
+    result = run_benchmark("corpus_encode", "--count", 2, "--seconds", 100, "--malloc", "default")
     (row,) = result["rows"]
     assert (
-        len([line for line in import_module("scale_tables").corpus_encode(result) if "`default`" in line])
+        len([line for line in benchmark_module("scale_tables").corpus_encode(result) if "`default`" in line])
         == 5
     )
     *own, theirs = row["chains"].values()
@@ -415,15 +385,9 @@ def test_encode_beside_celms_chain_runs(timing: Any, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_the_memory_of_encode_is_measured(
-    timing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = tmp_path / "memory.json"
-    script = ROOT / "benchmarks" / "corpus_memory.py"
-    monkeypatch.setattr(sys, "argv", [str(script), "-o", str(output), "--count", "3"])
-    runpy.run_path(str(script), run_name="__main__")
-    result = json.loads(output.read_text())
+def test_the_memory_of_encode_is_measured(run_benchmark: Run, benchmark_module: Module) -> None:
+    result = run_benchmark("corpus_memory", "--count", 3)
     (row,) = result["rows"]
-    assert "| 3 | " in import_module("scale_tables").corpus_memory(result)[-1]
+    assert "| 3 | " in benchmark_module("scale_tables").corpus_memory(result)[-1]
     assert row["encoded"] == row["recordings"] == 3 and row["exit"] == 0
     assert row["writer_mib"] > 50 and row["worker_mib"] > 50

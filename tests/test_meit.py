@@ -1,7 +1,6 @@
 """MEIT: its encoder under the published keys, its templates, its training and its files."""
 
 import json
-import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -461,25 +460,9 @@ def test_broken_checkpoints_are_one_sentence(tmp_path: Path, llm_folder: Path) -
 # --- what it costs
 
 
-def test_the_benchmark_of_its_cost_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Path(__file__).parents[1] / "benchmarks" / "meit.py"
-    monkeypatch.syspath_prepend(script.parent)
-    output = tmp_path / "meit.json"
-    arguments = [
-        "--size",
-        "smoke",
-        "--batch-size",
-        "2",
-        "--new-tokens",
-        "5",
-        "--repeats",
-        "2",
-        "--device",
-        "cpu",
-    ]
-    monkeypatch.setattr(sys, "argv", [str(script), "-o", str(output), *arguments])
-    runpy.run_path(str(script), run_name="__main__")
-    result = json.loads(output.read_text())
+def test_the_benchmark_of_its_cost_runs(run_benchmark: Callable[..., Any], tmp_path: Path) -> None:
+    sizes = ("--size", "smoke", "--batch-size", 2, "--new-tokens", 5, "--repeats", 2)
+    result = run_benchmark("meit", *sizes, "--device", "cpu")
     assert [row["way"] for row in result["rows"][:3]] == [
         "without ECG",
         "bioreport",

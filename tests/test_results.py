@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,6 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def benchmark_module(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import from benchmarks/."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return import_module
 
 
 def test_documents_say_what_the_result_files_say() -> None:

@@ -15,6 +15,8 @@ from bioreport_kernels import configs, tune
 from bioreport_kernels.compile_ahead import OPERATORS
 from bioreport_kernels.gpu.launch import Case, launch
 
+pytestmark = pytest.mark.no_cover
+
 CPU = torch.device("cpu")
 SHIPPED = {
     "sm_90": {
