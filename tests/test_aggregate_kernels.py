@@ -45,16 +45,17 @@ def by_definition(
 def check(
     x: Tensor, mask: Tensor | None, mode: str, query: Tensor, grad: Tensor | None = None, **options: Any
 ) -> None:
-    pairs = zip(
-        by_kernels(x, mask, mode, query, grad), by_definition(x, mask, mode, query, grad), strict=True
-    )
-    for name, (got, want) in zip(("tokens", "dx", "dquery"), pairs, strict=False):
-        assert_close(got, want, options.get("tolerance", FLOAT32), name, floor=1e-3)
+    compare(by_kernels(x, mask, mode, query, grad), by_definition(x, mask, mode, query, grad), **options)
+
+
+def compare(found: list[Tensor], wanted: list[Tensor], tolerance: float = FLOAT32) -> None:
+    for name, (got, want) in zip(("tokens", "dx", "dquery"), zip(found, wanted, strict=True), strict=False):
+        assert_close(got, want, tolerance, name, floor=1e-3)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 1, 1), (3, 2, 3, 25), (2, 22, 10, 200), (1, 19, 31, 72), (2, 3, 5, 513)]
+    "shape", [(1, 1, 1, 1), (3, 2, 3, 25), (1, 22, 10, 200), (1, 9, 31, 72), (2, 3, 5, 513)]
 )
 @pytest.mark.usefixtures("poisoned")
 def test_tokens_and_gradients(shape: tuple[int, ...], mode: str) -> None:
@@ -180,10 +181,10 @@ def test_slices_of_an_epoch_are_merged_always_alike(monkeypatch: pytest.MonkeyPa
     # the first slices of an epoch have nothing
     mask[1, :12] = False
     grad = torch.randn((2, 2, 40) if mode == "attention" else (2, 40), device=DEVICE)
-    check(x, mask, mode, query, grad)
-    assert "_merge_kernel" in seen
     once, again = (by_kernels(x, mask, mode, query, grad) for _ in range(2))
+    assert "_merge_kernel" in seen
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    compare(once, by_definition(x, mask, mode, query, grad))
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -300,15 +300,32 @@ def test_the_comparison_of_ecg_tokenizers_runs(
     assert "skipped" in "\n".join(table.ecg_tokenizers(*table.newest("ecg-tokenizers")))
 
 
-@pytest.mark.slow
 def test_a_command_that_is_killed_is_compared_with_one_that_is_not(
-    run_benchmark: Run, benchmark_module: Module
+    run_benchmark: Run, benchmark_module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = run_benchmark("kills", "--smoke", "--kills", 1, "--only", "encode")
-    row = result["rows"]["encode"]
-    assert "| 3 | yes |" in benchmark_module("scale_tables").kills(result)[-1]
-    assert row["identical"] and row["differing"] == [] and row["kills"] == 1 and row["exit_code"] == 1
-    assert row["files"] == 3
+    kills = benchmark_module("kills")
+    for number, (name, make) in enumerate(kills.CASES.items()):
+        # whose own runs would take a minute more
+        command = make(tmp_path / f"{number}", True).command(tmp_path)
+        assert cli.build_parser().parse_args(command).command == name.split()[0]
+
+    def listing(work: Path, smoke: bool) -> Any:
+        (work / "in").mkdir()
+        (work / "in" / "a.edf").touch()
+        for run in ("whole", "killed"):
+            (work / run / "out").mkdir(parents=True)
+        return kills.Case(
+            "a file",
+            lambda out: ["corpus", "folder", str(work / "in"), "-o", str(out / "manifest.jsonl"), "-q"],
+            kills.files,
+        )
+
+    monkeypatch.setitem(kills.CASES, "corpus", listing)
+    result = run_benchmark("kills", "--smoke", "--kills", 1, "--only", "corpus")
+    row = result["rows"]["corpus"]
+    assert "| 1 | yes |" in benchmark_module("scale_tables").kills(result)[-1]
+    assert row["identical"] and row["differing"] == [] and row["kills"] == 1 and row["exit_code"] == 0
+    assert row["files"] == 1
 
 
 @pytest.mark.slow
@@ -357,18 +374,29 @@ def test_ways_to_report_on_many_recordings_are_compared(
 
     monkeypatch.setattr(many, "measure", here)
     monkeypatch.setattr(many, "one_by_one", one_by_one)
-    speed = many.speed(tmp_path / "speed", 1, 1, 3)
+    speed = many.speed(tmp_path / "speed", 1, 1, 1)
     assert started == [
         *(("none",), ("in order", "--batch-size", "1"), ("in order",), ("by length",)),
-        *(("by length", "--workers", "3"), ("by length",)),
+        *(("by length", "--workers", "1"), ("by length",)),
     ]
     assert speed["texts_are_the_same"] and speed["again"]["all_kept"]
     assert speed["rows"][0]["times_one_by_one"] == 1 and speed["rows"][0]["reports_per_hour"] > 0
     table = "\n".join(benchmark_module("scale_tables").many({"speed": speed, "memory": [row]}))
-    assert "batches by length, 3 workers" in table and "NOT" not in table
+    assert "batches by length, 1 workers" in table and "NOT" not in table
 
 
-def test_encode_beside_celms_chain_runs(run_benchmark: Run, benchmark_module: Module) -> None:
+def test_encode_beside_celms_chain_runs(
+    run_benchmark: Run, benchmark_module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def here(command: list[str], **options: Any) -> None:
+        assert command[:3] == [sys.executable, "-m", "bioreport"]
+        assert cli.main(command[3:]) == 0
+
+    # the command in this process, with one worker
+    module = benchmark_module("corpus_encode")
+    started = SimpleNamespace(Popen=subprocess.Popen, PIPE=subprocess.PIPE, run=here)
+    monkeypatch.setattr(module, "subprocess", started)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     result = run_benchmark("corpus_encode", "--count", 2, "--seconds", 100, "--malloc", "default")
     (row,) = result["rows"]
     assert (

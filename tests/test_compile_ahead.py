@@ -31,6 +31,7 @@ def rows() -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_nothing_spills_and_everything_can_be_launched(rows: list[dict[str, Any]], arch: str) -> None:
     of_arch = [row for row in rows if row["arch"] == arch]

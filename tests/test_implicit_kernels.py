@@ -81,7 +81,7 @@ SHAPES = [
     ((25, 25, 70, 5, 3, 1, 2, True), 2, None, 5),
     ((1, 1, 1, 1, 1, 2, 1), 1, None, 3),
     ((1, 1, 1, 1, 2, 1, 0, True), 2, 1, 2),
-    ((40, 17, 9, 130, 3, 1, 1, True), 4, 30, 3),
+    ((40, 17, 9, 130, 3, 1, 1, True), 2, 9, 3),
     ((64, 6, 8, 9, 3, 1, 2, True), 1, None, 3),
     ((4, 4, 8, 3, 140, 0, 1), 5, None, 3),
     ((3, 3, 8, 1000, 2, 1, 1), 1, None, 1),
@@ -195,8 +195,10 @@ def test_vectors_may_lie_anyhow(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(("beam", "shortlist"), [(1, None), (3, None), (2, 5)])
-@pytest.mark.parametrize("search", ["exact", "bfloat16"])
+@pytest.mark.parametrize(
+    ("beam", "shortlist", "search"),
+    [(1, None, "exact"), (2, 5, "exact"), (1, None, "bfloat16"), (3, None, "bfloat16")],
+)
 def test_equals_go_to_the_lowest_index(path: str, beam: int, shortlist: int | None, search: str) -> None:
     weights, x = network(4, 4, 8, 6, 3, 2, 1, True), vectors(9 if beam == 1 else 2, 4)
     codes, quantized = PATHS[path].quantize(x, weights, beam, shortlist, search)

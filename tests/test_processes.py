@@ -43,6 +43,7 @@ FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_two_processes_learn_what_one_does(folder: Path, name: str) -> None:
     """Also LoRA's dropout, running statistics of batch norms, and layers spread by FSDP."""
