@@ -56,7 +56,7 @@ Chain = Callable[[int, Path], tuple[dict[str, float], np.ndarray]]
 def ours(dtype: str, model: Path, out: Path, count: int) -> Chain:
     encoding = Encoding(
         str(model), "cpu", dtype, load_bundle(model, device="cpu").encoding_key(), out,
-        known=frozenset(), left_over=frozenset(), threads=torch.get_num_threads(),
+        known=frozenset(), left_over=frozenset(), threads=os.cpu_count() or 1,
     )  # fmt: skip
     bundle = encoding.load(0)
     writer = StoreWriter(TokenStore(out), count)
