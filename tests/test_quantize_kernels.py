@@ -197,7 +197,7 @@ def test_any_shape() -> None:
     hypothesis = pytest.importorskip("hypothesis", reason="GPU machines may have no more than pytest")
     numbers = hypothesis.strategies
 
-    @hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
+    @hypothesis.settings(max_examples=8, deadline=None, derandomize=True)
     @hypothesis.given(
         n=numbers.integers(0, 20),
         dim=numbers.sampled_from([1, 3, 16, 25, 33]),
