@@ -11,7 +11,7 @@ from bioreport_kernels import EpochAggregator, reference
 from bioreport_kernels import aggregate as operator
 from bioreport_kernels.gpu import aggregate
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 FLOAT32 = 1e-5
 MODES = ("mean", "max", "attention")
 

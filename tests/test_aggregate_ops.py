@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bioreport_kernels import EpochAggregator, aggregate_epochs, reference
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 MODES = ("mean", "max", "attention")
 operator, plain = sys.modules["bioreport_kernels.aggregate"], sys.modules["bioreport_kernels.cpu.aggregate"]

@@ -23,6 +23,7 @@ CPU = torch.device("cpu")
 LIMITS = {"copy_gb_s": 10.0, "bf16_tflops": 1.0, "float32_tflops": 1.0}
 
 
+pytestmark = pytest.mark.untraced
 Module = Callable[[str], Any]
 Run = Callable[..., Any]
 

@@ -14,7 +14,7 @@ from bioreport_kernels.compile_ahead import OPERATORS, Resources
 from bioreport_kernels.configs import ARCHITECTURES, SHARED_MEMORY, assuming, shipped, watching
 from bioreport_kernels.gpu.launch import redirected
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 # Shared memory of a block on consumer chips (sm_86, sm_89, sm_120), which take sm_80's settings.
 CONSUMER_SHARED_MEMORY = 101_376

@@ -16,7 +16,7 @@ from bioreport_kernels.cpu import implicit as cpu
 from bioreport_kernels.gpu import implicit as gpu
 from bioreport_kernels.gpu.launch import redirected
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 
 def network(

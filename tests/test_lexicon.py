@@ -156,6 +156,7 @@ def _check(seed: int, default_sections_only: bool) -> None:
             assert statement.status == ("present" if truth[statement.name] else "denied"), statement
 
 
+@pytest.mark.untraced
 def test_reads_back_every_report_of_the_simulator() -> None:
     for seed in range(300):
         _check(seed, default_sections_only=bool(seed % 2))

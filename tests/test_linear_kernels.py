@@ -11,7 +11,7 @@ from torch import Tensor
 from bioreport_kernels import configs, reference
 from bioreport_kernels.gpu import linear, linear_causal
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 FLOAT32, NAMES = 1e-5, ("o", "dq", "dk", "dv")
 
 

@@ -6,7 +6,7 @@ from kernel_checks import assert_close
 
 from bioreport_kernels import linear_attention, reference
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 OP, CAUSAL = torch.ops.bioreport.linear_attention.default, torch.ops.bioreport.linear_attention_causal.default
 

@@ -199,6 +199,7 @@ def test_clipping_counts_survive_the_chunks():
     assert quality.saturated().tolist() == [True] and quality.flat().tolist() == [False]
 
 
+@pytest.mark.untraced
 def test_truth_on_simulation():
     from bioreport.simulate import simulate_eeg
 

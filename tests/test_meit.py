@@ -300,6 +300,7 @@ def test_lora_is_published_and_everything_learns(name: str) -> None:
     assert all(torch.equal(after[key], value) for key, value in frozen.items())
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("chat", [None, tiny_llms.CHAT])
 def test_it_learns_what_the_record_says_and_writes_it(chat: str | None) -> None:
     """Two kinds of record, two reports: each gets its own, greedy and in beams, alone and in a batch."""

@@ -139,6 +139,7 @@ def test_passages_are_what_render_writes(layout):
     assert layout.render({"SLEEP": "a", "EPILEPTIFORM ABNORMALITIES": "b"}) == text
 
 
+@pytest.mark.untraced
 @given(st.dictionaries(st.sampled_from(SECTIONS), st.text().map(lambda t: " ".join(t.split())), min_size=1))
 def test_parse_undoes_render(sections):
     sections = {name: "x" + body for name, body in sections.items()}

@@ -14,7 +14,7 @@ from bioreport_kernels import nearest_codeword, quantize, reference, residual_qu
 from bioreport_kernels.cpu import quantize as plain
 from bioreport_kernels.gpu import quantize as gpu
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 Quantize = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 

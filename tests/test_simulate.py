@@ -286,6 +286,7 @@ def test_splits_are_roughly_80_10_10() -> None:
     assert shares["val"] == pytest.approx(0.1, abs=0.03)
 
 
+@pytest.mark.untraced
 def test_each_finding_is_neither_rare_nor_everywhere() -> None:
     count = 250
     shares = np.zeros(len(EEG_NAMES))

@@ -15,7 +15,7 @@ from bioreport_kernels import configs, tune
 from bioreport_kernels.compile_ahead import OPERATORS
 from bioreport_kernels.gpu.launch import Case, launch
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 CPU = torch.device("cpu")
 SHIPPED = {
