@@ -9,6 +9,7 @@ it most.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import fft
 
 WINDOW_SECONDS = 4.0  # 0.25 Hz between bins
 LOWEST, HIGHEST = 1.0, 40.0  # Hz kept of each spectrum
@@ -72,7 +73,7 @@ def epoch_spectra(
         piece = np.concatenate([data[whole, :, time], reference[whole, None, time]], axis=1)
         piece -= piece.mean(axis=2, keepdims=True)
         piece *= taper
-        transform = np.fft.rfft(piece, axis=2)[:, :, keep]
+        transform = fft.rfft(piece, axis=2)[:, :, keep]
         own = transform[:, :-1]
         for row, z in enumerate((own, own - transform[:, -1:])):
             total[row, whole] += z.real**2 + z.imag**2

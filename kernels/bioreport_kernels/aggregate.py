@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bioreport_kernels.cpu import aggregate as plain
+from bioreport_kernels.direct import may_be_direct
 from bioreport_kernels.reference import accumulation_dtype
 
 MODES = ("mean", "max", "attention")
@@ -61,9 +62,10 @@ def aggregate_epochs(
         queries = () if query is None else query.shape[:-1]
         return features.new_zeros(features.shape[0], *queries, features.shape[3])
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (features, query))
+    run = plain.forward if may_be_direct(features, query) else _aggregate
     if query is None:
-        return _aggregate(features, mask, mode, None, save)[0]
-    tokens, _ = _aggregate(features, mask, mode, query.reshape(-1, query.shape[-1]), save)
+        return run(features, mask, mode, None, save)[0]
+    tokens, _ = run(features, mask, mode, query.reshape(-1, query.shape[-1]), save)
     return tokens if query.ndim == 2 else tokens.squeeze(1)
 
 
@@ -291,7 +293,8 @@ class EpochAggregator:
             return self._empty
         query = None if self.query is None else self.query.reshape(-1, chunk.shape[2])
         # in float64, so that an epoch of thousands of chunks is no less exact than one of a few
-        state = _wide(_patches(chunk, mask, self.patches, self._filled, self.mode, query))
+        run = plain.reduce if may_be_direct(chunk, query) else _patches
+        state = _wide(run(chunk, mask, self.patches, self._filled, self.mode, query))
         if self._state is not None:
             opened = plain.join(self.mode, self._state, _epochs(state, slice(0, 1)))
             for part, merged in zip(state, opened, strict=True):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bioreport_kernels import reference
 from bioreport_kernels.cpu import implicit as plain
+from bioreport_kernels.direct import may_be_direct
 from bioreport_kernels.reference import ImplicitWeights
 
 SEARCHES = ("exact", "bfloat16")
@@ -92,7 +93,8 @@ def implicit_quantize(
             raise ValueError(f"shortlist must be at least 1, got {shortlist}")
         shortlist = min(shortlist, weights.codebooks.shape[1])
     # gradients pass straight through to x, so that the weights' need of one is no concern of the operator
-    quantized, codes = _quantize(x, *weights.map(Tensor.detach), beam, shortlist, search)
+    run = _quantize_on_cpu if may_be_direct(x) else _quantize
+    quantized, codes = run(x, *weights.map(Tensor.detach), beam, shortlist, search)
     return codes, quantized
 
 
@@ -125,7 +127,7 @@ def implicit_decode(codes: Tensor, weights: ImplicitWeights) -> Tensor:
         raise ValueError(f"codes must be int32 or int64, got {codes.dtype}")
     if codes.ndim != 2 or codes.shape[1] != 1 + len(weights.codebooks):
         raise ValueError(f"codes must be [N, {1 + len(weights.codebooks)}], got {list(codes.shape)}")
-    vectors = _decode(codes, *weights.map(Tensor.detach))
+    vectors = (_decode_on_cpu if may_be_direct(codes) else _decode)(codes, *weights.map(Tensor.detach))
     if torch.is_grad_enabled() and any(isinstance(w, Tensor) and w.requires_grad for w in weights):
         defined = reference.implicit_decode(codes, weights)
         # nothing is added but the gradient
@@ -170,8 +172,7 @@ def _check_codes(codes: Tensor, weights: ImplicitWeights) -> None:
             )
 
 
-@torch.library.custom_op("bioreport::implicit_quantize", mutates_args=())
-def _quantize(
+def _quantize_on_cpu(
     x: Tensor,
     first: Tensor,
     codebooks: Tensor,
@@ -190,6 +191,9 @@ def _quantize(
     weights = ImplicitWeights(first, codebooks, concat, bias, up, down, in_proj, out_proj, shortlists, skip)
     codes, quantized = plain.quantize(x, weights, beam, shortlist, search)
     return quantized, codes
+
+
+_quantize = torch.library.custom_op("bioreport::implicit_quantize", _quantize_on_cpu, mutates_args=())
 
 
 @_quantize.register_kernel("cuda")
@@ -221,8 +225,7 @@ def _straight_through(ctx: object, grad: Tensor, _: Tensor) -> tuple[Tensor | No
 _quantize.register_autograd(_straight_through)
 
 
-@torch.library.custom_op("bioreport::implicit_decode", mutates_args=())
-def _decode(
+def _decode_on_cpu(
     codes: Tensor,
     first: Tensor,
     codebooks: Tensor,
@@ -239,6 +242,9 @@ def _decode(
     if codes.device.type == "cpu":
         _check_codes(codes, weights)
     return plain.decode(codes, weights)
+
+
+_decode = torch.library.custom_op("bioreport::implicit_decode", _decode_on_cpu, mutates_args=())
 
 
 @_decode.register_kernel("cuda")

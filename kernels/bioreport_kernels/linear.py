@@ -13,6 +13,7 @@ from torch import Tensor
 from bioreport_kernels.configs import has_setting
 from bioreport_kernels.cpu import linear as plain
 from bioreport_kernels.cpu import short
+from bioreport_kernels.direct import may_be_direct
 from bioreport_kernels.reference import accumulation_dtype
 
 
@@ -88,13 +89,15 @@ def linear_attention(
     if not causal:
         if scale is None:
             scale = q.shape[-1] ** -0.5 if feature_map == "softmax" else 1.0
-        if short.is_short(q, cu_seqlens, feature_map) and short.keeps_nothing(q, k, v):
+        direct = may_be_direct(q, k, v)
+        if direct and short.is_short(q, cu_seqlens, feature_map):
             return short.infer(q, k, v, float(scale))
-        out, *_ = _attend(q, k, v, cu_seqlens, feature_map, float(scale))
+        out, *_ = (_on_cpu if direct else _attend)(q, k, v, cu_seqlens, feature_map, float(scale))
         return out
     context, total = (None, None) if initial_state is None else initial_state
     factor = 1.0 if scale is None else float(scale)
-    out, context, total = _attend_causal(q, k, v, cu_seqlens, factor, context, total)
+    run = _causal_on_cpu if may_be_direct(q, k, v, context, total) else _attend_causal
+    out, context, total = run(q, k, v, cu_seqlens, factor, context, total)
     return (out, (context, total)) if return_state else out
 
 
@@ -125,14 +128,16 @@ def _state_like(q: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor
     return q.new_empty(*shape, v.shape[3], dtype=dtype), q.new_empty(shape, dtype=dtype)
 
 
-@torch.library.custom_op("bioreport::linear_attention", mutates_args=())
-def _attend(
+def _on_cpu(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, feature_map: str, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     _check_borders(cu_seqlens, q.shape[1])
     if short.is_short(q, cu_seqlens, feature_map):
         return short.forward(q, k, v, scale)
     return plain.forward(q, k, v, cu_seqlens, feature_map, scale)
+
+
+_attend = torch.library.custom_op("bioreport::linear_attention", _on_cpu, mutates_args=())
 
 
 @_attend.register_kernel("cuda")
@@ -213,8 +218,7 @@ def _differentiate(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]
 _attend.register_autograd(_differentiate, setup_context=_keep)
 
 
-@torch.library.custom_op("bioreport::linear_attention_causal", mutates_args=())
-def _attend_causal(
+def _causal_on_cpu(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -225,6 +229,11 @@ def _attend_causal(
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check_borders(cu_seqlens, q.shape[1])
     return plain.forward_causal(q, k, v, cu_seqlens, scale, context, total)
+
+
+_attend_causal = torch.library.custom_op(
+    "bioreport::linear_attention_causal", _causal_on_cpu, mutates_args=()
+)
 
 
 @_attend_causal.register_kernel("cuda")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bioreport_kernels.configs import has_setting
 from bioreport_kernels.cpu import quantize as plain
+from bioreport_kernels.direct import may_be_direct
 from bioreport_kernels.reference import accumulation_dtype
 
 # Codewords a stage beyond which the kernel's search has too few bits for a word's index.
@@ -71,7 +72,7 @@ def residual_quantize(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
     _check(x, codebooks, "[L, K, D]")
     if not codebooks.shape[0]:
         raise ValueError(f"codebooks must have at least one stage, got {list(codebooks.shape)}")
-    quantized, codes = _residual(x, codebooks)
+    quantized, codes = (_residual_on_cpu if may_be_direct(x, codebooks) else _residual)(x, codebooks)
     return codes, quantized
 
 
@@ -112,7 +113,7 @@ def nearest_codeword(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
     if codebooks.shape[0] != x.shape[0]:
         rows = x.shape[0]
         raise ValueError(f"codebooks must have one for each of {rows} rows, got {codebooks.shape[0]}")
-    distances, codes = _nearest(x, codebooks)
+    distances, codes = (_nearest_on_cpu if may_be_direct(x, codebooks) else _nearest)(x, codebooks)
     return codes, distances
 
 
@@ -137,10 +138,12 @@ def _in_kernel(kernel: str, narrow: Tensor, other: Tensor) -> bool:
     return has_setting(kernel, narrow.shape[-1], narrow.dtype, narrow.device) and other.dtype != torch.float64
 
 
-@torch.library.custom_op("bioreport::residual_quantize", mutates_args=())
-def _residual(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
+def _residual_on_cpu(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
     codes, quantized = plain.residual_quantize(x, codebooks)
     return quantized, codes
+
+
+_residual = torch.library.custom_op("bioreport::residual_quantize", _residual_on_cpu, mutates_args=())
 
 
 @_residual.register_kernel("cuda")
@@ -194,10 +197,12 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | N
 _residual.register_autograd(_differentiate, setup_context=_keep_codes)
 
 
-@torch.library.custom_op("bioreport::nearest_codeword", mutates_args=())
-def _nearest(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest_on_cpu(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
     codes, distances = plain.nearest_codeword(x, codebooks)
     return distances, codes
+
+
+_nearest = torch.library.custom_op("bioreport::nearest_codeword", _nearest_on_cpu, mutates_args=())
 
 
 @_nearest.register_kernel("cuda")

@@ -21,12 +21,6 @@ def is_short(q: Tensor, cu_seqlens: Tensor | None, feature_map: str) -> bool:
     return feature_map == "softmax" and cu_seqlens is None and 0 < q.numel() <= SHORT
 
 
-def keeps_nothing(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether nothing is to be kept for a gradient, on a CPU and outside of a graph's compilation."""
-    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-    return q.device.type == "cpu" and not wanted and not torch.compiler.is_compiling()
-
-
 def infer(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """The result [B, T, H, Dv] alone: both softmaxes are PyTorch's own, which leave no maximum and no sum."""
     wide = accumulation_dtype(q.dtype)
