@@ -23,7 +23,6 @@ CPU = torch.device("cpu")
 LIMITS = {"copy_gb_s": 10.0, "bf16_tflops": 1.0, "float32_tflops": 1.0}
 
 
-pytestmark = pytest.mark.untraced
 Module = Callable[[str], Any]
 Run = Callable[..., Any]
 
@@ -271,6 +270,7 @@ def test_everything_a_gpu_machine_runs_runs_here_with_tiny_shapes(tmp_path: Path
     assert not [row for row in peers if "bfloat16" not in row["provider"]], peers
 
 
+@pytest.mark.untraced
 @pytest.mark.slow
 def test_the_profile_of_a_report_adds_up(run_benchmark: Run, capsys: pytest.CaptureFixture[str]) -> None:
     result = run_benchmark("profile_pipeline", "--seconds", 100, "--device", "cpu")
@@ -343,6 +343,7 @@ def test_the_comparison_of_ways_to_train_runs(
     assert "| packed | `default` |" in "\n".join(benchmark_module("scale_tables").training(result))
 
 
+@pytest.mark.untraced
 @pytest.mark.slow
 def test_the_comparison_of_token_variants_runs(run_benchmark: Run, benchmark_module: Module) -> None:
     sizes = ("--recordings", 4, "--held-out", 2, "--seconds", 60, "--steps", 1, "--batch", 2)
@@ -354,6 +355,7 @@ def test_the_comparison_of_token_variants_runs(run_benchmark: Run, benchmark_mod
     assert all(row["variant"] in table for row in result["rows"])
 
 
+@pytest.mark.untraced
 def test_ways_to_report_on_many_recordings_are_compared(
     benchmark_module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
