@@ -10,6 +10,8 @@ from typing import TypeVar, overload
 T = TypeVar("T")
 R = TypeVar("R")
 _SECONDS_BETWEEN_LOOKS = 0.1
+# made in bursts, they are to last until the next burst
+_ITEMS_A_THREAD = 4
 
 
 @overload
@@ -93,7 +95,7 @@ def done_side_by_side(
     work : callable
         Called in any of the threads.
     items : iterable
-        Asked for here, at most one more than there are threads before a result is given.
+        Asked for here, at most `_ITEMS_A_THREAD` a thread before a result is given.
     threads : int
         0: all is done here, item by item.
     setup : callable, optional
@@ -107,7 +109,7 @@ def done_side_by_side(
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
-            while waiting and (len(waiting) > threads or waiting[0].done()):
+            while waiting and (len(waiting) >= _ITEMS_A_THREAD * threads or waiting[0].done()):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
