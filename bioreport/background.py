@@ -11,7 +11,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 _SECONDS_BETWEEN_LOOKS = 0.1
 # made in bursts, they are to last until the next burst
-_ITEMS_A_THREAD = 4
+_ITEMS_A_THREAD = 2
 
 
 @overload

@@ -152,11 +152,7 @@ def read_evidence(
         with stages("measure"):
             measurer.on_raw(segment, start, data)
 
-    batches = stream_epochs(
-        recording, spec, line_frequency=line.frequency, on_raw=on_raw, stages=stages,
-        # side by side: all threads soon begin, and end together
-        batch_epochs=8 if threads else 16,
-    )  # fmt: skip
+    batches = stream_epochs(recording, spec, line_frequency=line.frequency, on_raw=on_raw, stages=stages)
 
     def measured() -> Iterator[EpochBatch]:
         for batch in stages.each("preprocess", batches):

@@ -100,7 +100,7 @@ def test_no_more_work_is_taken_than_a_few_items_a_thread() -> None:
     before = threading.active_count()
     results = done_side_by_side(lambda i: i, items(), 2)
     assert [next(results) for _ in range(10)] == list(range(10))
-    assert len(asked) <= 10 + 2 * 4
+    assert len(asked) <= 10 + 2 * 2
     results.close()
     assert threading.active_count() == before
 

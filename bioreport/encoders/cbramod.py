@@ -25,7 +25,7 @@ POSITIONS = 8  # outputs of the strided first convolution in a patch
 GROUPS = 5
 # Epochs at a time on a CPU when no gradient is needed: arrays then mostly stay below the size that the
 # allocator gives back to the system after each use, to be paged in and zeroed anew.
-EPOCHS_AT_ONCE = 8
+EPOCHS_AT_ONCE = 16
 # exp of it is 0 in every dtype, and it is finite in every dtype, so a wholly masked row does not become NaN.
 MASKED_SCORE = -30000.0
 # Scores, in powers of two, within which no sum of weights over- or underflows in any dtype.
