@@ -6,13 +6,13 @@ in front of the lower Nyquist frequency makes the response band-limited for ever
 the change of rate is a change of the number of bins between the forward and the inverse transform.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
 import mne
 import numpy as np
+import torch
 from scipy import fft, signal
 
 # A ratio of rates is kept to about 1e-8: half a sample in a recording of three days.
@@ -26,7 +26,7 @@ VALUES_PER_TRANSFORM = 2**21
 # A block of this many samples counts as twice the work, for its memory.
 LONG_BLOCK = 2**20
 
-WORKERS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+MOST_THREADS = 4  # of a transform
 
 
 @dataclass(frozen=True)
@@ -232,11 +232,13 @@ class OverlapSave:
         self._begin()
         result = np.empty((len(self._buffer), self._step_out))
         bins = len(self._gain)
+        # one number for a process's share of the cores
+        threads = min(MOST_THREADS, torch.get_num_threads())
         for top in range(0, len(self._buffer), self._rows):
             rows = slice(top, top + self._rows)
-            spectrum = fft.rfft(self._buffer[rows, : self._block], axis=1, workers=WORKERS)[:, :bins]
+            spectrum = fft.rfft(self._buffer[rows, : self._block], axis=1, workers=threads)[:, :bins]
             spectrum *= self._gain
-            block = fft.irfft(spectrum, self._block_out, axis=1, workers=WORKERS)
+            block = fft.irfft(spectrum, self._block_out, axis=1, workers=threads)
             result[rows] = block[:, self._first_out : self._first_out + self._step_out]
         kept = self._buffer.shape[1] - self._step
         self._buffer[:, :kept] = self._buffer[:, self._step :]
