@@ -23,8 +23,8 @@ from bioreport_kernels.reference import accumulation_dtype
 PATCH_SAMPLES = 200
 POSITIONS = 8  # outputs of the strided first convolution in a patch
 GROUPS = 5
-# Epochs at a time on a CPU when no gradient is needed: arrays then mostly stay below the size that the
-# allocator gives back to the system after each use, to be paged in and zeroed anew.
+# Epochs at a time on a CPU when no gradient is needed. More overflow the caches and the sizes that the
+# allocator keeps; fewer leave threads that encode side by side waiting for Python's lock.
 EPOCHS_AT_ONCE = 16
 # exp of it is 0 in every dtype, and it is finite in every dtype, so a wholly masked row does not become NaN.
 MASKED_SCORE = -30000.0
