@@ -153,8 +153,8 @@ def corpus_encode(result: dict[str, Any]) -> list[str]:
         *lines,
         "",
         "CBraMod at its published size, one process a chain, in turns recording by recording; `encode "
-        "--workers` is the whole command from start to end, after them in the same run. With "
-        f"bfloat16, what `--dtype auto` multiplies in on this processor, tokens move by {error:.1%} of their spread.",
+        "--workers` is the whole command from start to end, after them in the same run. By "
+        f"bfloat16, `--dtype auto`'s choice on this processor, tokens move by {error:.1%} of their spread.",
     ]
 
 
