@@ -170,10 +170,12 @@ def _spread_and_correlation(data: np.ndarray, lag: int) -> tuple[np.ndarray, np.
     """
     change = data[:, :, lag:] - data[:, :, :-lag]
     change -= change.mean(axis=2, keepdims=True)
-    spread = change.std(axis=2)
-    unit = torch.from_numpy(change / np.maximum(spread, 1e-6)[:, :, None])
+    rows = torch.from_numpy(change)
     # not NumPy's product: the threads of its BLAS go on spinning where the encoder's want to run
-    matrix = torch.bmm(unit, unit.transpose(1, 2)).abs().numpy() / change.shape[2]
+    covariance = torch.bmm(rows, rows.transpose(1, 2)).numpy() / change.shape[2]
+    spread = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    scale = np.maximum(spread, 1e-6)
+    matrix = np.abs(covariance) / (scale[:, :, None] * scale[:, None, :])
     matrix[:, np.arange(data.shape[1]), np.arange(data.shape[1])] = 0
     return spread, matrix.max(axis=2)
 

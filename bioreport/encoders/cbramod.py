@@ -155,7 +155,8 @@ class CrissCrossLayer(nn.Module):
     ) -> Tensor:
         """rows [B * C * P, d_model]; the biases are what `CrissCrossAttention` takes along each axis."""
         rows, hidden = self.expand(rows, shape, channel_bias, patch_bias)
-        return rows + linear(hidden, self.linear2.weight, self.linear2.bias).to(rows.dtype)
+        added = linear(hidden, self.linear2.weight, self.linear2.bias)
+        return rows + added.to(rows.dtype) if torch.is_grad_enabled() else rows.add_(added)
 
     def expand(
         self, rows: Tensor, shape: torch.Size, channel_bias: Tensor | None, patch_bias: Tensor | None
