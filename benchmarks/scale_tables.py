@@ -153,7 +153,8 @@ def corpus_encode(result: dict[str, Any]) -> list[str]:
         *lines,
         "",
         "CBraMod at its published size, one process a chain, in turns recording by recording; `encode "
-        "--workers` is the whole command from start to end, after them in the same run. By "
+        "--workers` is the whole command, after them in the same run: from start to end, and less what it "
+        "takes for a short recording a process. By "
         f"bfloat16, `--dtype auto`'s choice on this processor, tokens move by {error:.1%} of their spread.",
     ]
 

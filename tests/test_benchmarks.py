@@ -404,13 +404,15 @@ def test_encode_beside_celms_chain_runs(
     (row,) = result["rows"]
     assert (
         len([line for line in benchmark_module("scale_tables").corpus_encode(result) if "`default`" in line])
-        == 5
+        == 7
     )
     *own, theirs = row["chains"].values()
     assert theirs["files"] == 20  # a pickle for 10 s
     for chain in own:
         assert chain["files"] == 4  # index, shard, its evidence, lock
-        assert chain["bytes_ratio"] > 50 and chain["speedup"] > 0
+        assert chain["bytes_ratio"] > 50
+    # of so few recordings nothing is left without the start
+    assert all(chain["speedup"] > 0 for chain in own[:3])
     assert [len(chain["speedup_of_each"]) for chain in own[:2]] == [2, 2]
     assert 0 <= row["bfloat16_tokens_rms_difference"] < 0.1
 
