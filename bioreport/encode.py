@@ -164,7 +164,8 @@ def encode_corpus(
     """Encode every recording of a manifest that the store does not hold yet.
 
     Killed at any instant and started again, it goes on; the store comes out the same, byte for byte, and
-    with any number of workers as far as the encoder computes the same bits with their number of threads.
+    with any number of workers: each batch of an EEG is one thread's. Of ECGs as far as the tokenizer computes
+    the same bits with any number of threads.
 
     Parameters
     ----------
