@@ -9,19 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bioreport.findings import BY_NAME, absent_finding
-from bioreport_kernels import aggregate_epochs
-
-
-def pool_features(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens [E, D] and the channels' mean features [E, C, D] of features [E, C, P, D], float32.
-
-    mask, bool [E, C, P], says which of them count; an epoch or a channel without any gives zeros.
-    """
-    features = features.float()
-    # to the operator every channel is an epoch of one channel
-    channels, shown = features.flatten(0, 1).unsqueeze(1), mask.flatten(0, 1).unsqueeze(1)
-    by_channel = aggregate_epochs(channels, shown).unflatten(0, features.shape[:2])
-    return aggregate_epochs(features, mask), by_channel
 
 
 class FindingsHead(nn.Module):

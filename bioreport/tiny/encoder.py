@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bioreport.encoders.cbramod import CBraMod
-from bioreport.heads import FindingsHead, pool_features
+from bioreport.heads import FindingsHead
 from bioreport.tiny.corpus import MODEL_FINDINGS, TAUGHT_PLACES, Shard
 
 log = logging.getLogger(__name__)
@@ -34,9 +34,7 @@ class EpochClassifier(nn.Module):
 
     def forward(self, x: Tensor, channel_mask: Tensor, patch_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [E, F] and places [E, F, C] of x [E, C, P, 200] µV/100."""
-        features = self.encoder(x, channel_mask, patch_mask)
-        mask = channel_mask[:, :, None] & patch_mask[:, None, :]
-        return self.head(*pool_features(features, mask))
+        return self.head(*self.encoder.pooled(x, channel_mask, patch_mask))
 
 
 def batches(shards: list[Path], batch_size: int, rng: np.random.Generator) -> Iterator[dict[str, Tensor]]:
