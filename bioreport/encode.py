@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bioreport.bundle_reader import load_bundle
-from bioreport.devices import resolve_device
+from bioreport.devices import resolve_device, resolve_dtype
 from bioreport.encoders.cbramod import CBraMod
 from bioreport.errors import InputError, ended_its_process, unforeseen
 from bioreport.evidence import Evidence, read_evidence
@@ -259,7 +259,7 @@ def lost(encoding: Encoding, position: int, name: str, why: str) -> Outcome:
 
 def _products(dtype: str, device: torch.device) -> torch.dtype:
     if dtype != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+        return resolve_dtype(dtype, device)
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
