@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bioreport.encoders.cbramod import EPOCHS_AT_ONCE, CBraMod, linear
+from bioreport.encoders.cbramod import EPOCHS_AT_ONCE, CBraMod, _attend, linear
 from bioreport_kernels import aggregate_epochs
 
 SMALL = {"d_model": 80, "n_layer": 2, "nhead": 4, "dim_feedforward": 96, "out_dim": 12}
@@ -206,6 +206,23 @@ def test_half_precision_masks_leave_no_nan() -> None:
         features = small().to(dtype)(signal(2, 6, 3).to(dtype), mask)
         assert features.dtype == dtype and torch.isfinite(features).all()
         assert features[1, 2:].any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [(torch.float16, 1), (torch.float16, 3), (torch.bfloat16, 1), *((torch.float32, n) for n in (1, 3, 30))],
+)
+def test_scores_of_any_size_give_the_softmax_of_them(dtype: torch.dtype, size: int) -> None:
+    q, k, v = (torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    q, k, v = (size * q).to(dtype), (size * k).to(dtype), v.to(dtype)
+    weights = (k.double() @ q.double().transpose(1, 2) * 5**-0.5).softmax(1)
+    expected = weights.transpose(1, 2) @ v.double()
+    got = _attend(q, k, v, None)
+    assert got.dtype == dtype
+    # scores are rounded to the dtype, and weights differ by their exponentials
+    spacing = torch.finfo(dtype).eps * size**2
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=20 * spacing)
 
 
 def test_epochs_in_parts_equal_epochs_together() -> None:

@@ -28,7 +28,7 @@ GROUPS = 5
 EPOCHS_AT_ONCE = 16
 # exp of it is 0 in every dtype, and it is finite in every dtype, so a wholly masked row does not become NaN.
 MASKED_SCORE = -30000.0
-# Scores, in powers of two, within which no sum of weights over- or underflows in any dtype.
+# Scores, in powers of two, within which no sum of weights over- or underflows, except in float16.
 BOUNDED_BITS = 60.0
 # what oneDNN multiplies by the call that torch.compile makes of a linear layer on a CPU
 ONEDNN_DTYPES: tuple[torch.dtype, ...] = ()
@@ -36,8 +36,8 @@ if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_p
     ONEDNN_DTYPES = (torch.float32,)
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         ONEDNN_DTYPES += (torch.bfloat16,)
-Kept = dict[Hashable, tuple[tuple[int, torch.device], Tensor]]
-_DERIVED: MutableMapping[Tensor, Kept] = WeakTensorKeyDictionary()
+_Kept = dict[Hashable, tuple[tuple[int, torch.device], Tensor]]
+_DERIVED: MutableMapping[Tensor, _Kept] = WeakTensorKeyDictionary()
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
@@ -114,7 +114,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """Softmax attention of q, k, v [N, length, dim]; bias [N, length, 1] as in `CrissCrossAttention`."""
     # Keys before queries: a softmax across rows is vectorised, one within rows of 10 or 22 is not.
     scale = q.shape[2] ** -0.5
-    if q.device.type == "cpu" and q.numel() and not torch.is_grad_enabled():
+    wide = q.dtype != torch.float16
+    if wide and q.device.type == "cpu" and q.numel() and not torch.is_grad_enabled():
         # PyTorch's exp2 takes a quarter of the time of exp, and the largest score of each row, which softmax
         # wants for its own safety, as long as all else of it.
         bits = torch.bmm(k * (scale / math.log(2)), q.transpose(1, 2))
